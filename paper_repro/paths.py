@@ -1,0 +1,42 @@
+"""Where things are, and how a file is written so that nobody ever sees half of it."""
+
+import os
+import tempfile
+from pathlib import Path
+
+REPO = Path(__file__).resolve().parent.parent
+RESULTS = REPO / "results"  # committed reference results
+RUNS = REPO / "runs"  # what this machine computes; ignored by git
+FIGURES = REPO / "figures"
+NOTEBOOKS = REPO / "notebooks"
+
+
+def cache_dir() -> Path:
+    """Folder for what can be rebuilt: decoded images, teachers, teacher logits, checkpoints.
+
+    ``$PAPER_REPRO_CACHE`` if set, else ``~/.cache/paper_repro``.
+    """
+    return Path(os.environ.get("PAPER_REPRO_CACHE") or Path.home() / ".cache" / "paper_repro")
+
+
+def data_root() -> Path | None:
+    """``$PAPER_REPRO_DATA`` as a path, or None when it is not set."""
+    root = os.environ.get("PAPER_REPRO_DATA")
+    return Path(root) if root else None
+
+
+def write_atomic(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to a temporary name beside ``path``, flush it to disk, and rename it into place."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    data = content.encode() if isinstance(content, str) else content
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
