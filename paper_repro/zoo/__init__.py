@@ -1,0 +1,9 @@
+"""Every model that an experiment can name: own small nets, and the papers' own through timm and transformers.
+
+Importing this imports neither of the two libraries; building one of their models does.
+"""
+
+from paper_repro.zoo.cost import cost, flops, inputs, table
+from paper_repro.zoo.registry import TABLE, Entry, build, load_tokenizer
+
+__all__ = ["TABLE", "Entry", "build", "cost", "flops", "inputs", "load_tokenizer", "table"]

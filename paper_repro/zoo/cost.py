@@ -1,0 +1,83 @@
+"""What a model costs: parameters and FLOPs, without its weights ever taking memory."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from paper_repro.zoo.registry import TABLE, build, resolve
+
+
+def flops(model: nn.Module, batch: Mapping[str, Tensor] | Sequence[Tensor]) -> float:
+    """FLOPs of one forward pass over the whole ``batch``: the trainer's batch, or the model's inputs in order.
+
+    2 x multiply-accumulates of convolutions, matrix products and attention; look-ups, activations and norms count
+    nothing. Attention is counted in full, padding included, whichever kernel computes it.
+    """
+    if isinstance(batch, Mapping):
+        batch = [batch[name] for name in ("pixels", "input_ids", "attention_mask") if name in batch]
+    was_training = model.training
+    try:
+        # Fused attention kernels hide their products, and not all of them are known to the counter.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            model.eval()(*batch)
+    finally:
+        model.train(was_training)
+    return float(counter.get_total_flops())
+
+
+def cost(name: str, num_classes: int | None = None, size: int | None = None, **options: Any) -> dict[str, float]:
+    """{"params", "flops_per_example"} of ``build(name, num_classes, **options)``, in seconds and without memory.
+
+    ``size``: side of the images in pixels or tokens of the texts; None is the entry's own, as is ``num_classes``.
+    Pretrained weights cost what random ones do and are not looked for.
+    """
+    entry, _ = resolve(name, options)
+    inert = {option: value for option, value in options.items() if option != "pretrained"}
+    with torch.device("meta"):
+        model = build(name, num_classes or entry.num_classes, **inert)
+        total = flops(model, inputs(name, 1, size, device="meta", **inert))
+    return {"params": float(sum(parameter.numel() for parameter in model.parameters())), "flops_per_example": total}
+
+
+def inputs(
+    name: str, batch_size: int, size: int | None = None, *, seed: int = 0, device: str = "cpu", **options: Any
+) -> tuple[Tensor, ...]:
+    """A synthetic batch for the model ``name``: normal pixels, or uniform token ids without padding.
+
+    ``size`` and ``options`` as in ``cost``. Drawn on the CPU from ``seed``, so the same on every device.
+    """
+    entry, options = resolve(name, options)
+    side = size or entry.size_with(options)
+    shape = (batch_size, 3, side, side) if entry.modality == "image" else (batch_size, side)
+    if device == "meta":
+        values = torch.empty(shape, device=device, dtype=torch.float32 if entry.modality == "image" else torch.int64)
+    else:
+        generator = torch.Generator().manual_seed(seed)
+        if entry.modality == "image":
+            values = torch.randn(shape, generator=generator)
+        else:  # the first ids are special tokens; RoBERTa's padding among them would change its positions
+            vocabulary = options.get("vocab_size", entry.vocab_size)
+            values = torch.randint(min(5, vocabulary - 1), vocabulary, shape, generator=generator)
+        values = values.to(device)
+    return (values,) if entry.modality == "image" else (values, torch.ones_like(values))
+
+
+def table() -> list[dict[str, Any]]:
+    """One row per model: name, source, parameters, FLOPs per example, licence, pretrained source, input, classes."""
+    return [
+        {
+            "name": entry.name,
+            "source": entry.source,
+            "params": entry.params,
+            "flops_per_example": entry.flops_per_example,
+            "licence": entry.licence,
+            "pretrained": entry.pretrained,
+            "input": entry.input,
+            "num_classes": entry.num_classes,
+        }
+        for entry in TABLE.values()
+    ]
