@@ -1,0 +1,1 @@
+"""Distillation: losses as pure functions and the store of teacher logits."""

@@ -1,0 +1,90 @@
+"""Settings of training, and what follows from them alone: learning rates, parameter groups, the optimiser."""
+
+import math
+from typing import Any, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import nn
+
+from paper_repro.config import Config
+
+
+class TrainConfig(Config):
+    """Everything about training that is not the model, the data, the loss or the seed."""
+
+    epochs: float | None = Field(default=None, gt=0)  # exactly one of epochs and steps
+    steps: int | None = Field(default=None, gt=0)
+    global_batch: int = Field(gt=0)  # examples per optimiser step, over all processes
+    micro_batch: int | None = Field(default=None, gt=0)  # examples per forward pass; None: all of a process
+    optimizer: Literal["sgd", "adamw"]
+    lr: float = Field(gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = True
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(default=0.0, ge=0)
+    decay_norms: bool = False
+    schedule: Literal["one_cycle", "cosine", "linear", "constant"] = "cosine"
+    warmup_fraction: float = Field(default=0.0, ge=0, lt=1)  # of all steps
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    channels_last: bool = False
+    compile: bool = False
+    grad_clip: float | None = Field(default=None, gt=0)  # largest norm of the whole gradient
+    workers: int = Field(default=0, ge=0)  # processes that prepare batches; no influence on results
+    checkpoint_every_s: float = Field(default=60.0, ge=0)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give exactly one of epochs and steps")
+        if self.schedule == "one_cycle" and not self.warmup_fraction:
+            raise ValueError("one_cycle needs warmup_fraction > 0 (0.3 is usual)")
+        return self
+
+    def total_steps(self, examples: int) -> int:
+        """Optimiser steps on a training set of ``examples``: ``epochs`` rounded to whole steps, at least one."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return max(1, round(self.epochs * examples / self.global_batch))
+
+
+def lr_at(step: int, total: int, config: TrainConfig) -> float:
+    """Learning rate of step ``step`` (0 .. total-1), in closed form, so a resumed run cannot drift.
+
+    ``one_cycle`` is that of ``torch.optim.lr_scheduler.OneCycleLR``: half a cosine from lr/25 up to lr, another down to
+    lr/250000. The others rise linearly over the warm-up steps, then stay, fall linearly, or along half a cosine; they
+    would reach 0 one step after the last.
+    """
+    if config.schedule == "one_cycle":
+        peak = config.warmup_fraction * total - 1
+        if step <= peak and peak > 0:
+            low, position = config.lr / 25, 1 - step / peak
+        else:
+            low, position = config.lr / 25e4, (step - max(peak, 0)) / max(total - 1 - max(peak, 0), 1)
+        return low + (config.lr - low) * (1 + math.cos(math.pi * position)) / 2
+    warmup = round(config.warmup_fraction * total)
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
+    position = (step - warmup) / (total - warmup)
+    if config.schedule == "cosine":
+        return config.lr * (1 + math.cos(math.pi * position)) / 2
+    return config.lr * (1 - position) if config.schedule == "linear" else config.lr
+
+
+def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
+    """Weights with decay, and norms and biases (anything of at most one dimension) without, unless ``decay_norms``."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    weights = [p for p in parameters if p.ndim > 1 or config.decay_norms]
+    others = [p for p in parameters if not (p.ndim > 1 or config.decay_norms)]
+    groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
+    """The optimiser ``config`` names, on ``parameter_groups``."""
+    groups = parameter_groups(model, config)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+    nesterov = config.nesterov and config.momentum > 0
+    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
