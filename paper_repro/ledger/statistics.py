@@ -1,0 +1,108 @@
+"""From result frames to the numbers that a check speaks of: which records, joined how."""
+
+from collections.abc import Callable, Iterable
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from paper_repro.ledger.loader import Check, Exceeds, Part, Selection, Series, Speedup, Term
+from paper_repro.results.frame import CELL
+
+AXES = ("dataset", "model", "method")
+
+
+class NoRecords(Exception):
+    """Nothing was recorded for a selection."""
+
+
+class RunsFailed(NoRecords):
+    """There are records for a selection, but none of them is of a run that succeeded."""
+
+
+class Ambiguous(Exception):
+    """Two successful records answer the same selection and seed, as after a change of configuration."""
+
+
+class Cells:
+    """The records of one paper and tier, as ``results.load`` and ``results.load_samples`` give them."""
+
+    def __init__(self, records: pd.DataFrame, samples: pd.DataFrame | None, experiment: str) -> None:
+        rows = records[records["experiment"] == experiment]
+        self.rows = rows[rows["status"] == "ok"]
+        self.cells = rows[[*CELL, "status"]].drop_duplicates("key")
+        self.samples = samples
+
+    def per_seed(self, terms: list[Term], part: Part) -> pd.Series:
+        """The weighted sum of ``terms`` for every seed that has all of them; index: seed."""
+        series = [term.weight * self._term(term, part) for term in terms]
+        return pd.concat(series, axis=1, join="inner").sum(axis=1, skipna=False).dropna().sort_index()
+
+    def exceeding(self, exceeds: Exceeds, part: Part) -> np.ndarray:
+        """Boolean, one per selected cell: whether the metric is above the threshold."""
+        term = Term(metric=exceeds.metric, split=exceeds.split)
+        values = [self._metric(term, keys) for keys in self._keys(part)]
+        return pd.concat(values).dropna().to_numpy() > exceeds.threshold
+
+    def rounds(self, speedup: Speedup, part: Part) -> tuple[np.ndarray, np.ndarray]:
+        """Raw seconds of the slow and of the fast competitor; one selected cell holds both."""
+        slow, fast = (self._series(series, part) for series in (speedup.slow, speedup.fast))
+        return slow, fast
+
+    def _term(self, term: Term, part: Part) -> pd.Series:
+        read: Callable[[Term, pd.Series], pd.Series] = self._metric if term.metric else self._curve
+        members = [read(term, keys) for keys in self._keys(_filled(term, part))]
+        return pd.concat(members, axis=1, join="inner").mean(axis=1, skipna=False)
+
+    def _series(self, series: Series, part: Part) -> np.ndarray:
+        keys = [key for member in self._keys(_filled(series, part)) for key in member]
+        if len(keys) != 1:
+            raise Ambiguous
+        return self._raw(keys, series.sample)["value"].to_numpy()
+
+    def _keys(self, selection: Selection) -> list[pd.Series]:
+        """For each member of the selection the keys of its successful cells; index: seed."""
+        names = [getattr(selection, axis) for axis in AXES]
+        found = []
+        for choice in product(*(name if isinstance(name, list) else [name] for name in names)):
+            cells = self.cells
+            for axis, name in zip(AXES, choice, strict=True):
+                cells = cells if name is None else cells[cells[axis] == name]
+            good = cells[cells["status"] == "ok"]
+            if good.empty:
+                raise NoRecords if cells.empty else RunsFailed
+            if good["seed"].duplicated().any():
+                raise Ambiguous
+            found.append(good.set_index("seed")["key"])
+        return found
+
+    def _metric(self, term: Term, keys: pd.Series) -> pd.Series:
+        rows = self.rows
+        rows = rows[(rows["metric"] == term.metric) & (rows["split"] == term.split) & rows["key"].isin(keys)]
+        if rows.empty:
+            raise NoRecords
+        return rows.set_index("seed")["value"]
+
+    def _curve(self, term: Term, keys: pd.Series) -> pd.Series:
+        fractions, curves = self._raw(keys, "curve/fraction"), self._raw(keys, str(term.curve))
+        points = fractions.merge(curves, on=["seed", "index"], suffixes=("_x", "_y")).groupby("seed")
+        heights = {seed: np.interp(float(term.at or 0.0), p["value_x"], p["value_y"]) for seed, p in points}
+        return pd.Series(heights, dtype="float64")
+
+    def _raw(self, keys: Iterable[str], name: str) -> pd.DataFrame:
+        """The samples called ``name`` of some cells, in order: seed, index, value."""
+        if self.samples is None:
+            raise NoRecords
+        rows = self.samples[(self.samples["name"] == name) & self.samples["key"].isin(list(keys))]
+        if rows.empty:
+            raise NoRecords
+        return rows[["seed", "index", "value"]].sort_values(["seed", "index"])
+
+
+def _filled(selection: Selection, part: Part) -> Selection:
+    return Selection(**{axis: getattr(selection, axis) or getattr(part, axis) for axis in AXES})
+
+
+def terms_of(check: Check, part: Part) -> list[Term]:
+    """The terms that hold for ``part``."""
+    return part.terms if part.terms is not None else check.terms or []

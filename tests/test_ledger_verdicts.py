@@ -1,0 +1,319 @@
+"""Judging: made-up records in, verdict, interval and reason out."""
+
+import json
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paper_repro.config import sha256_key
+from paper_repro.errors import UserError
+from paper_repro.ledger import (
+    REASONS,
+    Entry,
+    Verdict,
+    compare,
+    judge,
+    judge_results,
+    load_ledger,
+    read_verdicts,
+    regressions,
+    write_verdicts,
+)
+from paper_repro.ledger.verdicts import decide
+from paper_repro.results import Metric, Record, Store, samples_to_frame, to_frame
+
+MD_MINUS_KD = [{"metric": "auc/margin", "method": "md"}, {"weight": -1, "metric": "auc/margin", "method": "kd"}]
+
+
+def record(method, seed, metrics=None, *, model="mlp", dataset="digits", samples=None, **changes):
+    fields = {
+        "paper": "titans", "experiment": "student", "tier": "cpu", "dataset": dataset, "model": model,
+        "method": method, "seed": seed, "key": sha256_key([method, seed, model, dataset]),
+        "metrics": [Metric(name=n, value=v, unit="fraction", split="test") for n, v in (metrics or {}).items()],
+        "samples": samples or {},
+    }  # fmt: skip
+    return Record(**{**fields, **changes})
+
+
+def entry(**check):
+    fields = {"terms": MD_MINUS_KD, "relation": "greater", "tolerance": 0.001, "derivation": "made up for this test"}
+    return Entry(
+        id="titans/T", kind="claim", statement="s", source={"paper": "p", "where": "w"}, certainty="design",
+        checks={"cpu": {**fields, **check}},
+    )  # fmt: skip
+
+
+def pairs(differences, **changes):
+    """md and kd records whose auc/margin differs by these numbers, with a seed effect that only pairing removes."""
+    found = []
+    for seed, difference in enumerate(differences):
+        level = 0.5 + 0.1 * seed
+        found += [record("md", seed, {"auc/margin": level + difference}, **changes)]
+        found += [record("kd", seed, {"auc/margin": level}, **changes)]
+    return found
+
+
+def judged(records, subject, tier="cpu"):
+    return judge(to_frame(records), subject, tier, samples_to_frame(records))
+
+
+def test_differences_are_paired_by_seed():
+    verdict = judged(pairs([0.010, 0.012, 0.011, 0.009]), entry())
+    assert (verdict.verdict, verdict.reason) == ("reproduced", "interval_supports")
+    assert verdict.measured == pytest.approx(0.0105)
+    assert verdict.ci_low == pytest.approx(0.0105 - 3.1824 * 0.00129099 / 2, rel=1e-3)  # t(3)
+    assert verdict.n_seeds == 4 and verdict.expected == "> 0" and verdict.level == 0.95
+
+
+def test_seeds_without_a_partner_do_not_count():
+    lonely = [record("md", 9, {"auc/margin": 0.0})]
+    assert judged([*pairs([0.010, 0.012, 0.011]), *lonely], entry()).n_seeds == 3
+
+
+@pytest.mark.parametrize(
+    ("differences", "expected"),
+    [
+        ([-0.010, -0.012, -0.011], ("not reproduced", "interval_refutes")),
+        ([0.0001, -0.0001, 0.0002, 0.0], ("not reproduced", "interval_refutes")),  # below the smallest of interest
+        ([0.10, -0.12, 0.11], ("inconclusive", "interval_too_wide")),
+        ([0.010, 0.012], ("inconclusive", "too_few_seeds")),  # fewer than three never reproduce a claim
+        ([0.010], ("inconclusive", "too_few_seeds")),
+        ([], ("not run", "no_records")),
+    ],
+)
+def test_each_verdict_has_its_reason(differences, expected):
+    verdict = judged(pairs(differences), entry())
+    assert (verdict.verdict, verdict.reason) == expected
+    assert verdict.reason in REASONS
+
+
+def test_other_papers_tiers_and_experiments_are_not_looked_at():
+    for changes in ({"paper": "sparse"}, {"tier": "smoke"}, {"experiment": "teacher"}):
+        assert judged(pairs([0.01, 0.01, 0.01], **changes), entry()).verdict == "not run"
+
+
+def test_failed_runs_are_told_from_missing_ones():
+    failed = [record(method, 0, status="failed") for method in ("md", "kd")]
+    assert judged(failed, entry()).reason == "runs_failed"
+
+
+def test_two_records_for_one_seed_are_not_averaged():
+    stale = record("md", 0, {"auc/margin": 0.9}, key="f" * 64)
+    assert judged([*pairs([0.01, 0.012, 0.011]), stale], entry()).reason == "ambiguous_records"
+
+
+def test_undefined_values_are_left_out():
+    empty = [record("md", 3, {"auc/margin": None}), record("kd", 3, {"auc/margin": 0.5})]
+    assert judged([*pairs([0.010, 0.012, 0.011]), *empty], entry()).n_seeds == 3
+
+
+def test_a_claim_must_hold_in_all_its_parts():
+    good, bad = [0.010, 0.012, 0.011], [-0.010, -0.012, -0.011]
+    two = entry(parts=[{"model": "mlp"}, {"model": "bag"}])
+    both = judged([*pairs(good), *pairs(good, model="bag")], two)
+    assert both.verdict == "reproduced" and [part.verdict for part in both.parts] == ["reproduced"] * 2
+    mixed = judged([*pairs(good), *pairs(bad, model="bag")], two)
+    assert (mixed.verdict, mixed.decided_by) == ("not reproduced", "bag")
+    assert mixed.measured == pytest.approx(-0.011)
+    wide = judged([*pairs(good), *pairs([0.1, -0.1, 0.1], model="bag")], two)
+    assert (wide.verdict, wide.reason) == ("inconclusive", "interval_too_wide")
+    half = judged(pairs(good), two)
+    assert (half.verdict, half.reason) == ("inconclusive", "part_missing")
+    assert judged(pairs(bad), two).verdict == "not reproduced"
+
+
+def test_a_list_is_a_mean_within_each_seed():
+    records = [*pairs([0.010, 0.012, 0.011]), *pairs([0.030, 0.032, 0.031], model="bag")]
+    verdict = judged(records, entry(parts=[{"model": ["mlp", "bag"]}]))
+    assert verdict.measured == pytest.approx(0.021) and verdict.n_seeds == 3
+
+
+def test_a_part_may_have_its_own_tolerance():
+    narrow = entry(relation="at_least", tolerance=0.001, parts=[{"model": "mlp"}])
+    wide = entry(relation="at_least", tolerance=0.001, parts=[{"model": "mlp", "tolerance": 0.02}])
+    records = pairs([-0.010, -0.012, -0.011])
+    assert judged(records, narrow).verdict == "not reproduced"
+    assert judged(records, wide).verdict == "reproduced"
+
+
+def test_equal_differs_and_open():
+    near = pairs([0.001, -0.001, 0.0005, -0.0005])
+    assert judged(near, entry(relation="equal", tolerance=0.005)).verdict == "reproduced"
+    assert judged(near, entry(relation="equal", tolerance=0.005)).level == 0.9
+    assert judged(near, entry(relation="differs", tolerance=0.005)).verdict == "not reproduced"
+    far = pairs([0.010, 0.012, 0.011])
+    assert judged(far, entry(relation="equal", tolerance=0.005)).verdict == "not reproduced"
+    assert judged(far, entry(relation="differs", tolerance=0.005)).verdict == "reproduced"
+    unknown = judged(far, entry(relation="open"))
+    assert (unknown.verdict, unknown.reason) == ("inconclusive", "direction_unknown")
+    assert unknown.ci_low is not None
+
+
+def curve(seed, heights, accuracy):
+    samples = {"curve/fraction": [0.0, 0.5, 1.0], "curve/margin": heights}
+    return record("md", seed, {"accuracy": accuracy}, samples=samples)
+
+
+def test_curves_are_read_at_a_fraction():
+    terms = [{"curve": "curve/margin", "at": 0.75}, {"weight": -1, "metric": "accuracy"}]
+    records = [curve(seed, [0.9, 0.8, 0.6], 0.6 + seed / 1e3) for seed in range(3)]
+    assert judged(records, entry(terms=terms)).measured == pytest.approx(0.7 - 0.601)
+
+
+def test_identities_must_hold_in_every_run():
+    terms = [{"curve": "curve/margin", "at": 1}, {"weight": -1, "metric": "accuracy"}]
+    identity = entry(terms=terms, relation="identity", tolerance=1e-9, min_seeds=1)
+    good = [curve(0, [0.9, 0.8, 0.6], 0.6)]
+    assert judged(good, identity).verdict == "reproduced"
+    broken = [*good, curve(1, [0.9, 0.8, 0.6], 0.61)]
+    assert judged(broken, identity).verdict == "not reproduced"
+    assert judged(broken, identity).measured == pytest.approx(-0.01)
+
+
+def test_shares_have_exact_binomial_intervals():
+    methods = ["ce", "kd"]
+    exceeds = {"metric": "gap", "threshold": 0.01}
+    claim = entry(
+        terms=None, exceeds=exceeds, relation="at_most", value=0.1, tolerance=0.05, parts=[{"method": methods}]
+    )
+    low = [record(method, seed, {"gap": 0.001}) for method in methods for seed in range(20)]
+    verdict = judged(low, claim)
+    assert (verdict.verdict, verdict.n_seeds, verdict.n_unit) == ("reproduced", 40, "runs")
+    assert verdict.ci_high == pytest.approx(1 - 0.025 ** (1 / 40))
+    high = [record(method, seed, {"gap": 0.02}) for method in methods for seed in range(20)]
+    assert judged(high, claim).verdict == "not reproduced"
+    assert judged(low[:5] + high[20:22], claim).verdict == "inconclusive"
+
+
+def test_speed_is_a_ratio_of_interleaved_rounds():
+    samples = {
+        "teacher/latency_s": list(np.linspace(1.0, 1.2, 9)),
+        "student/latency_s": list(np.linspace(0.1, 0.12, 9)),
+    }
+    timing = record("cpu", 0, samples=samples, model="s|t", dataset="synthetic", experiment="timing")
+    speedup = {"slow": {"sample": "teacher/latency_s"}, "fast": {"sample": "student/latency_s"}}
+    claim = {"terms": None, "experiment": "timing", "relation": "greater", "value": 1, "parts": [{"model": "s|t"}]}
+    verdict = judged([timing], entry(speedup=speedup, **claim))
+    assert (verdict.verdict, verdict.n_seeds, verdict.n_unit) == ("reproduced", 9, "rounds")
+    assert verdict.measured == pytest.approx(10)
+    amortised = judged([timing], entry(speedup={**speedup, "deferred": 0.2}, **claim))
+    assert amortised.measured == pytest.approx(1 / (0.1 + 0.2))
+    assert judged([timing], entry(speedup={**speedup, "slow": {"sample": "none"}}, **claim)).verdict == "not run"
+
+
+def test_numbers_without_a_check_are_not_run():
+    ledger = load_ledger("titans")
+    teacher = judged([], ledger.entry("teacher-imagenet"))
+    assert (teacher.verdict, teacher.reason, teacher.expected) == ("not run", "no_check_at_tier", "= 0.886")
+    assert judged([], ledger.entry("table4")).reason == "value_not_found"
+
+
+limits = st.tuples(st.floats(-1, 1), st.floats(-1, 1)).map(sorted)
+
+
+@given(limits, st.floats(-0.5, 0.5), st.floats(0.001, 0.5))
+def test_the_rules_are_consistent(interval, value, tolerance):
+    low, high = interval
+    assert decide("greater", low, high, value, tolerance) == decide("less", -high, -low, -value, tolerance)
+    assert decide("at_least", low, high, value, tolerance) == decide("at_most", -high, -low, -value, tolerance)
+    opposite = {"reproduced": "not reproduced", "not reproduced": "reproduced", "inconclusive": "inconclusive"}
+    assert decide("differs", low, high, value, tolerance) == opposite[decide("equal", low, high, value, tolerance)]
+    if decide("greater", low, high, value, tolerance) == "reproduced":
+        assert low > value and decide("at_least", low, high, value, tolerance) == "reproduced"
+    if decide("at_least", low, high, value, tolerance) == "not reproduced":
+        assert decide("greater", low, high, value, tolerance) == "not reproduced"
+    assert decide("open", low, high, value, tolerance) == "inconclusive"
+
+
+@given(limits, st.floats(0.001, 0.5), st.floats(0, 0.5))
+def test_more_is_never_worse_for_greater(interval, tolerance, lift):
+    rank = ["not reproduced", "inconclusive", "reproduced"]
+    low, high = interval
+    lifted = decide("greater", low + lift, high + lift, 0, tolerance)
+    assert rank.index(lifted) >= rank.index(decide("greater", low, high, 0, tolerance))
+
+
+def test_verdicts_survive_the_disk_and_are_no_records(tmp_path):
+    store = Store(tmp_path)
+    for one in pairs([0.010, 0.012, 0.011], dataset="cifar10-jpeg", model="resnet8-w8"):
+        store.write(one)
+    verdicts = judge_results(tmp_path, "titans", "cpu")
+    assert write_verdicts(verdicts, tmp_path) == [tmp_path / "titans" / "cpu" / "claims.json"]
+    assert read_verdicts(tmp_path, "titans", "cpu") == verdicts
+    assert judge_results(tmp_path, "titans", "cpu") == verdicts  # seeded, and claims.json is not taken for a record
+    assert read_verdicts(tmp_path, "titans", "gpu") == []
+    fields = {
+        "id", "paper", "tier", "statement", "source", "certainty", "verdict", "expected", "measured", "ci_low",
+        "ci_high", "n_seeds",
+    }  # fmt: skip
+    assert all(fields <= set(json.loads(json.dumps(verdict.to_json()))) for verdict in verdicts)
+    (tmp_path / "titans" / "cpu" / "claims.json").write_text('[{"id": 1}]')
+    with pytest.raises(UserError, match="not a list of verdicts"):
+        read_verdicts(tmp_path, "titans", "cpu")
+
+
+def test_numbers_agree_within_their_standard_errors():
+    old = [judged(pairs([0.010, 0.012, 0.011]), entry())]
+    near, far = pairs([0.0115, 0.0100, 0.0125]), pairs([0.050, 0.052, 0.051])
+    (same,) = compare([judged(near, entry())], old)
+    assert same.agrees and same.tolerance >= 0.001
+    (other,) = compare([judged(far, entry())], old)
+    assert not other.agrees and other.new == pytest.approx(0.051)
+    expected = 2.58 * math.sqrt(2) * 0.001 / math.sqrt(3)
+    assert other.tolerance == pytest.approx(max(0.001, expected))
+    assert compare([judged([], entry())], old) == []
+
+
+def verdict_of(outcome, name="titans/A"):
+    return Verdict(
+        id=name, kind="claim", paper="titans", tier="cpu", statement="s", source="s", certainty="design",
+        verdict=outcome, reason="no_records", expected="> 0",
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "worse"),
+    [
+        ("reproduced", "reproduced", False),
+        ("reproduced", "inconclusive", True),
+        ("reproduced", "not reproduced", True),
+        ("inconclusive", "not reproduced", True),
+        ("inconclusive", "reproduced", False),
+        ("not reproduced", "inconclusive", False),
+        ("not reproduced", "not run", True),
+        ("not run", "not reproduced", False),
+    ],
+)
+def test_a_worse_verdict_is_a_regression(before, after, worse):
+    anchor = verdict_of("reproduced", "titans/B")
+    found = regressions([verdict_of(after), anchor], [verdict_of(before), anchor])
+    assert [regression.id for regression in found] == (["titans/A"] if worse else [])
+
+
+def test_a_lost_entry_is_a_regression_but_an_empty_folder_is_not():
+    anchor = verdict_of("reproduced", "titans/B")
+    (lost,) = regressions([anchor], [verdict_of("inconclusive"), anchor])
+    assert lost.after is None
+    assert regressions([verdict_of("not run")], [verdict_of("reproduced")]) == []
+
+
+def test_judging_a_full_tier_is_quick():
+    methods = [
+        "ce", "kd", "ce+kd", "ce+kd-t4", "md", "md-random", "md-rho0.6", "md-alpha0", "md-alpha1", "gatekeeper"
+    ]  # fmt: skip
+    metrics = {name: 0.5 for name in ("accuracy", "teacher_accuracy", "auc/margin", "auc/head", *map(str, range(50)))}
+    samples = {"curve/fraction": list(np.linspace(0, 1, 21)), "curve/margin": [0.5] * 21}
+    samples |= {f"curve/{number}": [0.5] * 21 for number in range(8)}
+    records = [
+        record(method, seed, metrics, model=model, dataset="cifar10-jpeg", samples=samples)
+        for method in methods for seed in range(16) for model in ("resnet8-w8", "resnet8-w16")
+    ]  # fmt: skip
+    frame, raw = to_frame(records), samples_to_frame(records)
+    started = time.process_time()
+    for subject in load_ledger("titans").entries:
+        judge(frame, subject, "cpu", raw)
+    assert time.process_time() - started < 15
