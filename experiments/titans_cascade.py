@@ -507,33 +507,39 @@ def plan(config: TitansConfig, assumptions: PlanAssumptions = ASSUMPTIONS) -> li
     A training step costs three forward passes (forward, and twice that backward). The teacher's logits cost one
     forward pass over the train and test examples; the teacher's own training is in its row.
     """
-    rows = []
-    for task in config.tasks:
-        info = data.MANIFEST[task.dataset]
-        examples = {name: count for name, count in info.splits.items()}
-        train_rows = examples["train"]
-        evaluation_rows = sum(examples.values())
-        for role, spec in [("teacher", task.teacher), *(("student", student.spec) for student in task.students)]:
-            cost = zoo.cost(spec.model, info.num_classes, **spec.options)
-            runs = 1
-            if role == "student":
-                student = next(s for s in task.students if s.spec is spec)
-                runs = sum(student.decisive_seeds if m.decisive else m.seeds for m in config.methods)
-            seen = spec.train.total_steps(train_rows) * spec.train.global_batch
-            flops = runs * cost["flops_per_example"] * (3 * seen + evaluation_rows)
-            hours = flops / (assumptions.peak_tflops * 1e12 * assumptions.utilisation) / 3600
-            rows.append(
-                {
-                    "task": task.dataset,
-                    "role": role,
-                    "model": spec.model,
-                    "runs": runs,
-                    "gpu_hours": hours,
-                    "wall_hours": hours / assumptions.devices,
-                    "memory_gb": 16 * cost["params"] / 1e9,  # fp32 weights, gradients and two optimiser moments
-                    "disk_gb": (4 * cost["params"] * (1 + (role == "teacher")) + 4 * evaluation_rows * info.num_classes)
-                    / 1e9,
-                    "money_usd": hours * assumptions.money_per_device_hour,
-                }
-            )
-    return rows
+    return [
+        _planned(task, role, spec, runs, assumptions)
+        for task in config.tasks
+        for role, spec, runs in [
+            ("teacher", task.teacher, 1),
+            *(("student", s.spec, _repetitions(config, s)) for s in task.students),
+        ]
+    ]
+
+
+def _repetitions(config: TitansConfig, student: Student) -> int:
+    return sum(student.decisive_seeds if method.decisive else method.seeds for method in config.methods)
+
+
+def _planned(task: Task, role: str, spec: ModelSpec, runs: int, assumptions: PlanAssumptions) -> dict[str, Any]:
+    info = data.MANIFEST[task.dataset]
+    train_rows, test_rows = (info.splits[info.split_name(split)].rows or 0 for split in ("train", "test"))
+    cost = zoo.cost(spec.model, size=spec.max_length if task.modality == "text" else spec.image_size, **spec.options)
+    seen = spec.train.total_steps(train_rows) * spec.train.global_batch
+    labelled = train_rows + test_rows
+    hours = runs * cost["flops_per_example"] * (3 * seen + labelled) / 3600
+    hours /= assumptions.peak_tflops * 1e12 * assumptions.utilisation
+    weights = 4 * cost["params"]  # bytes, fp32
+    return {
+        "task": task.dataset,
+        "role": role,
+        "model": spec.model,
+        "runs": runs,
+        "gpu_hours": hours,
+        "wall_hours": hours / assumptions.devices,
+        "training_memory_gb": 4 * weights / 1e9,  # weights, gradients, two moments; activations come on top
+        "disk_gb": weights * (3 if role == "teacher" else 1) / 1e9,  # a teacher also has a checkpoint
+        "money_usd": hours * assumptions.money_per_device_hour,
+        "assumes": f"{assumptions.peak_tflops:g} TFLOP/s at {assumptions.utilisation:.0%}, "
+        f"{assumptions.money_per_device_hour:g} USD per GPU-hour",
+    }

@@ -119,7 +119,7 @@ def _check_split(info: DatasetInfo, split: str) -> Check | None:
 
 
 def fetch(name: str) -> Path | None:
-    """Download every split of ``name`` at its pinned revision into the data root; None for embedded data sets.
+    """Download the absent splits of ``name`` at its pinned revision into the data root; None for embedded data sets.
 
     Where the manifest pins no revision, the Hub's current one is taken and noted. Files appear whole, and beside them
     ``fetched.json`` with repository, revision, row counts and checksums. Raises UserError when offline, without a data
@@ -154,25 +154,22 @@ def _download(info: DatasetInfo, target: Path) -> None:
     from huggingface_hub import HfApi
 
     assert info.hub is not None
-    revision = info.revision or HfApi().dataset_info(info.hub).sha
+    before = read_fetched(target) or {}
+    revision = info.revision or before.get("revision") or HfApi().dataset_info(info.hub).sha
+    note = {"dataset": info.name, "hub": info.hub, "config": info.config, "revision": revision, "files": {}}
+    note["files"] = files = dict(before.get("files") or {})  # type: ignore[call-overload]
     target.mkdir(parents=True, exist_ok=True)
-    files = {}
     for split in info.splits:
         path = target / f"{split}.parquet"
+        if path.exists():
+            continue
         temporary = path.with_suffix(".partial")
         data = datasets.load_dataset(info.hub, info.config, revision=revision, split=split)
         data.to_parquet(temporary)
+        files[split] = {"rows": len(data), "sha256": sha256_of(temporary)}
+        note["fetched_at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        write_atomic(target / FETCHED, canonical_json(note) + "\n")  # first: a file here is never of unknown origin
         temporary.replace(path)
-        files[split] = {"rows": len(data), "sha256": sha256_of(path)}
-    note = {
-        "dataset": info.name,
-        "hub": info.hub,
-        "config": info.config,
-        "revision": revision,
-        "fetched_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "files": files,
-    }
-    write_atomic(target / FETCHED, canonical_json(note) + "\n")
 
 
 def _chosen(names: Iterable[str]) -> list[DatasetInfo]:
