@@ -283,7 +283,7 @@ class TaskData:
             progress="teacher",
         )
         save_model(model, path)
-        checkpoint.unlink()
+        checkpoint.unlink(missing_ok=True)  # of several processes one is the first
         return Teacher(model.eval(), result.clocks, result.environments)
 
     def teacher_logits(self, rows: Literal["official_train", "test"]) -> Tensor:

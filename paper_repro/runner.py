@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from multiprocessing import get_context
@@ -133,6 +134,8 @@ def run(
 
 def bench(paper: str, tier: str, *, results: Path, device: str = "cpu", dry_run: bool = False) -> Summary:
     """Measure the timing cells of ``paper``: one after another, each with all cores, nothing beside them."""
+    if "WORLD_SIZE" in os.environ:
+        raise UserError("Timings are of one process; start 'paper-repro bench' without torchrun.")
     module = experiment(paper)
     return _run_cells(module.timing_cells(load_config(paper, tier), device), results, device, 1, dry_run)
 
@@ -167,7 +170,9 @@ def _all_cells() -> list[Cell]:
     found: list[Cell] = []
     for paper in PAPERS:
         for path in sorted((REPO / "experiments" / "configs" / paper).glob("*.yaml")):
-            found += experiment(paper).cells(load_config(paper, path.stem))
+            config = load_config(paper, path.stem)
+            found += experiment(paper).cells(config)
+            found += [cell for device in ("cpu", "cuda") for cell in experiment(paper).timing_cells(config, device)]
     return found
 
 
@@ -177,8 +182,11 @@ def _run_cells(cells: Sequence[Cell], results: Path, device: str, workers: int |
     already = len(cells) - len(pending)
     if dry_run or not pending:
         return Summary(list(cells), already, 0, [])
+    if "WORLD_SIZE" in os.environ:
+        failed = _run_ranks(pending, results, device)
+        return Summary(list(cells), already, len(pending) - len(failed), failed)
     cores = os.cpu_count() or 1
-    failed: list[str] = []
+    failed = []
     with _progress(len(pending)) as advance:
         for stage in sorted({cell.stage for cell in pending}):
             group = [cell for cell in pending if cell.stage == stage]
@@ -200,13 +208,36 @@ def _run_group(cells: list[Cell], results: Path, device: str, workers: int, thre
         while waiting:
             finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             for future in finished:
-                status = future.result()  # a UserError stops everything: it would hit every other cell as well
+                try:
+                    status = future.result()  # a UserError stops everything: it would hit every other cell as well
+                except BrokenProcessPool:
+                    raise UserError(
+                        "A worker process was killed, most likely for want of memory; run again with --workers 1 "
+                        "(finished cells are kept)."
+                    ) from None
                 if status != "ok":
                     failed.append(futures[future].name)
                 advance(futures[future].name)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return failed
+
+
+def _run_ranks(cells: Sequence[Cell], results: Path, device: str) -> list[str]:
+    """Under torchrun all processes compute every cell together, one cell after another."""
+    from paper_repro.train import distributed, rank_and_world
+
+    with distributed(device) as own_device:
+        world = rank_and_world()[1]
+        statuses = [compute_cell(cell, results, own_device, torch_threads(), world) for cell in cells]
+    return [cell.name for cell, status in zip(cells, statuses, strict=True) if status != "ok"]
+
+
+def torch_threads() -> int:
+    """Threads that torch uses in this process."""
+    import torch
+
+    return torch.get_num_threads()
 
 
 def _start_worker(threads: int) -> None:
@@ -231,6 +262,8 @@ def _start_worker(threads: int) -> None:
 def compute_cell(cell: Cell, results: Path, device: str, threads: int, workers: int) -> str:
     """Compute one cell, write its record, return its status. A failure is recorded and never counts as done."""
     import torch
+
+    from paper_repro.train import rank_and_world
 
     started_at, started = datetime.now(UTC), time.perf_counter()
     error = None
@@ -268,7 +301,8 @@ def compute_cell(cell: Cell, results: Path, device: str, threads: int, workers: 
         started_at=started_at.isoformat(timespec="seconds"),
         finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
-    Store(results).write(record)
+    if rank_and_world()[0] == 0:
+        Store(results).write(record)
     return status
 
 

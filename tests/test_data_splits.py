@@ -49,7 +49,7 @@ def test_split_is_fixed_by_its_seed_for_ever() -> None:
     labels = np.arange(100) % 3
     split = stratified_split(labels, 0.2, 7)
     # Golden: a change here changes every validation split, and with it every committed result.
-    assert split.sha256 == "GOLDEN"
+    assert split.sha256 == "3ab144a9df6a6e1e0d51c1abded8bf499f44fadd19b92020b300642e830cf307"
     assert stratified_split(labels, 0.2, 7).sha256 == split.sha256
     assert stratified_split(labels, 0.2, 8).sha256 != split.sha256
     assert split.train.dtype == split.validation.dtype == np.int64
@@ -98,8 +98,9 @@ def test_no_long_phrase_is_parted_from_a_row_that_contains_it(texts: list[str]) 
                 assert groups[i] == groups[j]
     shuffled = np.random.default_rng(0).permutation(len(texts))
     again = containment_groups([texts[row] for row in shuffled], min_tokens=3)
-    pairs = {(groups[a] == groups[b]) == (again[i] == again[j]) for i, a in enumerate(shuffled) for j, b in enumerate(shuffled)}
-    assert pairs == {True}, "the grouping depends on the order of the rows"
+    assert np.array_equal(groups[shuffled][:, None] == groups[shuffled], again[:, None] == again), (
+        "depends on row order"
+    )
 
 
 def test_overlap_mask_sees_both_directions() -> None:

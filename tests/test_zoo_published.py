@@ -52,8 +52,13 @@ def test_transformers_without_our_heads_have_the_released_sizes_exactly():
 # Published multiply-accumulates, in units of 1e9.
 @pytest.mark.parametrize(
     "name, giga_macs, tolerance",
-    [("mobilenetv3-0.75", 0.155, 0.001), ("mobilenetv3-1.0", 0.217, 0.003), ("resnet50", 4.09, 0.01), ("vit-b-16", 17.56, 0.01)],
-)  # fmt: skip
+    [
+        ("mobilenetv3-0.75", 0.155, 0.001),
+        ("mobilenetv3-1.0", 0.217, 0.003),
+        ("resnet50", 4.09, 0.01),
+        ("vit-b-16", 17.56, 0.01),
+    ],
+)
 def test_flops_are_twice_the_published_multiply_accumulates(name, giga_macs, tolerance):
     """Howard et al. 2019 (0.155 and 0.219; Keras 0.217) and torchvision's model table (4.09, 17.56)."""
     assert TABLE[name].flops_per_example / 2e9 == pytest.approx(giga_macs, abs=tolerance)
@@ -113,7 +118,7 @@ def test_a_local_file_of_timm_weights_is_loaded_and_a_wrong_one_refused(tmp_path
     save_file(trained.state_dict(), file)
     loaded = build("mobilenetv3-0.35", 5, pretrained=str(file))
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in trained.state_dict().items())
-    with pytest.raises(UserError, match="does not hold this model's weights"):
+    with pytest.raises(UserError, match=r"does not hold this model's weights"):
         build("mobilenetv3-0.5", 5, pretrained=str(file))
     for missing in (True, str(tmp_path / "absent")):
         with pytest.raises(UserError, match="no pretrained weights at"):
@@ -182,7 +187,7 @@ def test_a_folder_serves_minilm_and_a_flipped_byte_is_noticed(tmp_path: Path, of
         file.write(bytes([byte ^ 1]))
     with pytest.raises(UserError, match="wrong SHA-256"):
         build("minilm-l6", 2, pretrained=tmp_path)
-    with pytest.raises(UserError, match="holds no model.safetensors"):
+    with pytest.raises(UserError, match=r"holds no model\.safetensors"):
         build("minilm-l6", 2, pretrained=tmp_path / "absent")
 
 
