@@ -537,7 +537,7 @@ def _planned(task: Task, role: str, spec: ModelSpec, runs: int, assumptions: Pla
         "runs": runs,
         "gpu_hours": hours,
         "wall_hours": hours / assumptions.devices,
-        "training_memory_gb": 4 * weights / 1e9,  # weights, gradients, two moments; activations come on top
+        "memory_gb": 4 * weights / 1e9,  # weights, gradients, two moments; activations come on top
         "disk_gb": weights * (3 if role == "teacher" else 1) / 1e9,  # a teacher also has a checkpoint
         "money_usd": hours * assumptions.money_per_device_hour,
         "assumes": f"{assumptions.peak_tflops:g} TFLOP/s at {assumptions.utilisation:.0%}, "

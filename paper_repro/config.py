@@ -63,7 +63,8 @@ def validate(raw: Mapping[str, Any], model: type[C], where: str) -> C:
 
 
 def _explain(error: ValidationError, model: type[BaseModel]) -> str:
-    first = error.errors()[0]
+    # A misspelt required key is both unknown and missing; what was written is the better hint.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     location = [str(part) for part in first["loc"]]
     name = ".".join(location)
     if first["type"] == "extra_forbidden":

@@ -147,7 +147,7 @@ def _record(
     return Record(
         paper="titans", experiment=experiment, tier=tier, dataset=dataset, model=model, method=method, seed=seed,
         key=sha256_key([tier, experiment, dataset, model, method, seed]), metrics=metrics, samples=samples or {},
-        params=params or {}, clocks={"train_s": 20.0, "eval_s": 2.0, "total_s": 23.0}, environment=[ENVIRONMENT], code=CODE,
+        params=params or {}, clocks={"train_s": 20.0, "total_s": 23.0}, environment=[ENVIRONMENT], code=CODE,
         started_at="2026-01-01T00:00:00+00:00", finished_at="2026-01-01T00:00:23+00:00",
     )  # fmt: skip
 

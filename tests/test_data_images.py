@@ -58,10 +58,16 @@ def test_pooling_is_the_exact_mean_rounded_half_up(tmp_path: Path) -> None:
     picture[:2, :2] = block[..., None]
     picture[2:, 2:] = 255
     path = tmp_path / "own.parquet"
-    write(path, [picture + np.uint8(0) for _ in range(10)])
+    pictures = []
+    for row in range(10):
+        pictures.append(picture.copy())
+        pictures[-1][:2, 2:] = 10 * row
+    write(path, pictures)
     pooled = data.load_images(str(path), "train", size=2)
     full = data.load_images(str(path), "train")
-    assert pooled.pixels.dtype == np.uint8 and pooled.pixels[0, 0].tolist() == [[1, 0], [0, 255]]
+    assert pooled.pixels.dtype == np.uint8 and pooled.pixels.shape == (len(full.pixels), 3, 2, 2)
+    for small, large in zip(pooled.pixels, full.pixels, strict=True):
+        assert small[0].tolist() == [[1, large[0, 0, 3]], [0, 255]]
     assert pooled.fingerprint != full.fingerprint
     with pytest.raises(UserError, match="3 does not divide"):
         data.load_images(str(path), "train", size=3)
@@ -75,7 +81,7 @@ def test_images_of_unequal_size_and_broken_images_are_named(tmp_path: Path, cach
     datasets.Dataset.from_dict({"img": [b"no image %d" % row for row in range(10)], "label": [0, 1] * 5}).to_parquet(
         path
     )
-    with pytest.raises(UserError, match="Image 0 of .* cannot be decoded"):
+    with pytest.raises(UserError, match=r"Image 0 of .* cannot be decoded"):
         data.load_images(str(path), "train")
     assert not list(cache.rglob("*.npy")) and not list(cache.rglob("*.partial"))
 

@@ -33,7 +33,9 @@ def test_the_decisive_comparison_has_as_many_seeds_as_the_smallest_effect_needs(
     names = [cell.name for cell in titans.cells(runner.load_config("titans", "cpu"))]
     for method in ("kd", "md", "ce+kd", "ce+kd-t4", "md-random"):
         assert sum(f"cifar10-jpeg-resnet8-w8-{method}-s" in name for name in names) == 16
-    assert not [name for name in names if name.startswith("student") and f"{name[:-1]}4" not in names and name[-2:] == "s0"]
+    assert not [
+        name for name in names if name.startswith("student") and f"{name[:-1]}4" not in names and name[-2:] == "s0"
+    ]
 
 
 def test_how_a_cell_is_scheduled_does_not_change_its_key() -> None:
@@ -120,11 +122,24 @@ def test_measures_agree_with_a_second_reading_of_the_definitions() -> None:
     assert samples["curve/margin"][10] == pytest.approx(areas[350], abs=1e-6)
     assert value["auc/random", "test"] == pytest.approx((student.mean() + teacher.mean()).item() / 2, abs=1e-6)
     assert value["auc/random", "test"] < value["auc/margin", "test"] < value["auc/oracle", "test"]
-    assert samples["curve_cost/margin"][0] == pytest.approx(1.1) and samples["curve_cost/margin"][-1] == pytest.approx(0.1)
+    assert samples["curve_cost/margin"][0] == pytest.approx(1.1) and samples["curve_cost/margin"][-1] == pytest.approx(
+        0.1
+    )
 
 
 def command(*arguments: str, results: Path) -> list[str]:
-    return [sys.executable, "-m", "paper_repro.cli", "run", "titans", "--tier", "smoke", *arguments, "--results", str(results)]
+    return [
+        sys.executable,
+        "-m",
+        "paper_repro.cli",
+        "run",
+        "titans",
+        "--tier",
+        "smoke",
+        *arguments,
+        "--results",
+        str(results),
+    ]
 
 
 def test_a_killed_run_resumes_and_a_second_run_computes_nothing(tmp_path: Path) -> None:

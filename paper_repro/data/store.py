@@ -1,5 +1,6 @@
 """The commands behind ``paper-repro data``: what is here (status), is it right (verify), get it (fetch)."""
 
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -113,7 +114,7 @@ def _check_split(info: DatasetInfo, split: str) -> Check | None:
     found = sha256_of(path)
     if found != expected:
         raise UserError(
-            f"{path} has the SHA-256 {found[:12]}... where {expected[:12]}... is expected; replace it with a good copy."
+            f"{path} has a SHA-256 that starts with {found[:12]} and not {expected[:12]}; replace it with a good copy."
         )
     return Check(info.name, split, rows, "ok")
 
@@ -159,6 +160,7 @@ def _download(info: DatasetInfo, target: Path) -> None:
     note = {"dataset": info.name, "hub": info.hub, "config": info.config, "revision": revision, "files": {}}
     note["files"] = files = dict(before.get("files") or {})  # type: ignore[call-overload]
     target.mkdir(parents=True, exist_ok=True)
+    (datasets.enable_progress_bars if sys.stderr.isatty() else datasets.disable_progress_bars)()
     for split in info.splits:
         path = target / f"{split}.parquet"
         if path.exists():

@@ -63,7 +63,7 @@ def intervals(metrics: pd.DataFrame, names: Iterable[str], split: str = "test") 
 def panels(
     data: pd.DataFrame, height: float = 2.0, columns: int | None = None, share_y: bool = False
 ) -> tuple[Figure, Panels]:
-    """A figure with one panel per data set and model, in natural order, each titled; height is that of a row, inches."""
+    """A figure with one titled panel per data set and model, in natural order; ``height`` of a row in inches."""
     wanted = panel_names(data)
     columns = columns or (1 if len(wanted) == 1 else 2 if len(wanted) <= 4 else 3)
     rows = -(-len(wanted) // columns)

@@ -311,8 +311,9 @@ FOREST = _student(
     id="forest",
     caption=(
         "Area under the curve of figure 7 (mean accuracy of the cascade over all shares kept): margin-based "
-        "distillation minus each control, paired by seed. Intervals are those of the verdicts (95 %; number of seeds at "
-        "the right); a filled marker: the interval excludes zero; grey: smaller than the smallest effect of interest."
+        "distillation minus each control, paired by seed. Intervals are those of the verdicts (95 %); at the right, "
+        "the number of seeds. A filled marker: the interval excludes zero. Grey: less than the smallest effect of "
+        "interest."
     ),
     data=_forest_data,
     draw=_forest,
