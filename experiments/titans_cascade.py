@@ -118,9 +118,11 @@ def cells(config: TitansConfig, data: str | None = None, seeds: int | None = Non
     """
     found = []
     for task in config.tasks if data is None else [own_task(config, data)]:
-        shared = {"task": task.model_dump(mode="json", include={"dataset", "modality", "validation_fraction"})}
-        shared["teacher"] = task.teacher.model_dump(mode="json")
-        shared["easy_margin"] = config.easy_margin
+        shared: dict[str, Any] = {
+            "task": task.model_dump(mode="json", include={"dataset", "modality", "validation_fraction"}),
+            "teacher": task.teacher.model_dump(mode="json"),
+            "easy_margin": config.easy_margin,
+        }
         found.append(_cell(config, task, task.teacher, "teacher", "teacher", shared, seed=0, stage=0))
         chosen = task.in_classes
         shared["in_classes"] = list(range(chosen)) if isinstance(chosen, int) else chosen

@@ -1,6 +1,7 @@
 """The command line: parse, call the library, print. Nothing heavy is imported before a command needs it."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -302,6 +303,8 @@ def _shown(path: Path) -> str:
 
 
 def _print_summary(paper: str, tier: str, summary: Any, where: Path, dry_run: bool) -> None:
+    if os.environ.get("RANK", "0") != "0":
+        return  # torchrun: one of the processes speaks for all
     if dry_run:
         _table(f"{paper}, tier {tier}", ["key", "cell"], [(cell.key()[:12], cell.name) for cell in summary.cells])
     counts = f"{len(summary.cells)} cells, {summary.already} already done, {summary.computed} computed"

@@ -11,7 +11,7 @@ import platform
 import threading
 import time
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
@@ -29,7 +29,7 @@ from paper_repro.errors import UserError
 from paper_repro.papers import PAPERS
 from paper_repro.paths import REPO
 from paper_repro.results.environment import capture, code_state
-from paper_repro.results.schema import Metric, Record
+from paper_repro.results.schema import SCHEMA, Metric, Record, Status
 from paper_repro.results.store import Store
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
@@ -66,9 +66,9 @@ class Outcome:
     """What an experiment returns for one cell; see ``results.schema`` for the meaning of each part."""
 
     metrics: list[Metric]
-    samples: dict[str, list[float]] = field(default_factory=dict)
+    samples: dict[str, list[float | None]] = field(default_factory=dict)
     clocks: dict[str, float] = field(default_factory=dict)
-    cost: dict[str, float | None] = field(default_factory=dict)
+    cost: Mapping[str, float | None] = field(default_factory=dict)
     protocol: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     environments: list[dict[str, Any]] = field(default_factory=list)  # those of earlier parts of a resumed run
@@ -268,7 +268,7 @@ def compute_cell(cell: Cell, results: Path, device: str, threads: int, workers: 
     started_at, started = datetime.now(UTC), time.perf_counter()
     error = None
     outcome = Outcome(metrics=[])
-    status = "ok"
+    status: Status = "ok"
     try:
         outcome = experiment(cell.paper).compute(cell, device)
     except UserError:
@@ -279,6 +279,7 @@ def compute_cell(cell: Cell, results: Path, device: str, threads: int, workers: 
         error = f"{type(problem).__name__}: {problem}\n{traceback.format_exc(limit=-3)}"
     here = capture()
     record = Record(
+        schema=SCHEMA,
         paper=cell.paper,
         experiment=cell.experiment,
         tier=cell.tier,
@@ -293,7 +294,7 @@ def compute_cell(cell: Cell, results: Path, device: str, threads: int, workers: 
         metrics=outcome.metrics,
         samples=outcome.samples,
         clocks={**outcome.clocks, "total_s": time.perf_counter() - started},
-        cost=outcome.cost,
+        cost=dict(outcome.cost),
         protocol={"device": device, "threads": threads, "workers": workers, **outcome.protocol},
         data=outcome.data,
         environment=[*(past for past in outcome.environments if past != here), here],

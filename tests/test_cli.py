@@ -127,8 +127,8 @@ def test_claims_as_json_have_the_promised_fields(invoke: Invoke, tmp_path: Path)
     code, out, _ = invoke("claims", "titans", "--tier", "smoke", "--json", "--results", str(records(tmp_path)))
     found = json.loads(out)
     promised = [
-        "id", "paper", "tier", "statement", "source", "certainty", "verdict", "expected", "measured", "ci_low", "ci_high",
-        "n_seeds",
+        "id", "paper", "tier", "statement", "source", "certainty", "verdict", "expected", "measured", "ci_low",
+        "ci_high", "n_seeds",
     ]  # fmt: skip
     assert code in (0, 1) and [entry["id"] for entry in found] == [e.id for e in ledger.load_ledger("titans").entries]
     assert all(set(promised) <= set(entry) for entry in found)

@@ -13,7 +13,6 @@ from paper_repro.data import store
 from paper_repro.data.load import open_split
 from paper_repro.data.manifest import MANIFEST, Columns, DatasetInfo, SplitInfo
 from paper_repro.errors import UserError
-from paper_repro.paths import data_root as configured_root
 
 NAMED_IN_THE_PAPERS = {
     *("cifar10", "cifar10-jpeg", "cifar100", "imagenet-1k", "imagenet-21k", "mnli", "squad", "imdb", "sst2", "trec"),
@@ -256,12 +255,11 @@ def test_a_folder_shared_by_two_data_sets_is_told_apart_by_checksum(
         data.verify(["tiny", "tiny-jpeg"])
 
 
-def test_verify_on_the_reference_root() -> None:
-    root = configured_root()
-    if root is None or not (root / "SHA256SUMS").exists():
-        pytest.skip("PAPER_REPRO_DATA is not the reference data root")
+def test_verify_on_the_reference_root(data_root: Path) -> None:
+    if not (data_root / "SHA256SUMS").exists():
+        pytest.skip("needs the reference data root: PAPER_REPRO_DATA has no SHA256SUMS")
     checks = {(check.name, check.split): check for check in data.verify()}
-    sums = dict(line.split()[::-1] for line in (root / "SHA256SUMS").read_text().splitlines())
+    sums = dict(line.split()[::-1] for line in (data_root / "SHA256SUMS").read_text().splitlines())
     assert len([1 for name, _ in checks if MANIFEST[name].source != "embedded"]) == len(sums)
     assert checks["cifar10-jpeg", "train"].rows == 50_000 and ("cifar10", "train") not in checks
     assert checks["mrpc", "train"].rows == 3_667

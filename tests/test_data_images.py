@@ -14,7 +14,6 @@ from PIL import Image
 from paper_repro import data
 from paper_repro.data.augment import normalise, random_flip_crop
 from paper_repro.errors import UserError
-from paper_repro.paths import data_root as configured_root
 
 
 @pytest.fixture(autouse=True)
@@ -136,9 +135,7 @@ def test_normalise_standardises() -> None:
     assert images.flatten().tolist() == [0, 51, 255], "the input is left alone"
 
 
-def test_cifar10_jpeg_test_split() -> None:
-    if configured_root() is None:
-        pytest.skip("PAPER_REPRO_DATA is not set")
+def test_cifar10_jpeg_test_split(data_root: Path) -> None:
     test = data.load_images("cifar10-jpeg", "test", size=16)
     assert test.pixels.shape == (10_000, 3, 16, 16) and np.bincount(test.labels).tolist() == [1000] * 10
     assert test.classes[0] == "airplane" and test.classes[-1] == "truck"

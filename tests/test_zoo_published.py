@@ -118,6 +118,9 @@ def test_a_local_file_of_timm_weights_is_loaded_and_a_wrong_one_refused(tmp_path
     save_file(trained.state_dict(), file)
     loaded = build("mobilenetv3-0.35", 5, pretrained=str(file))
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in trained.state_dict().items())
+    other = build("mobilenetv3-0.35", 7, pretrained=file).state_dict()
+    assert torch.equal(other["conv_stem.weight"], trained.state_dict()["conv_stem.weight"])
+    assert other["classifier.weight"].shape[0] == 7
     with pytest.raises(UserError, match=r"does not hold this model's weights"):
         build("mobilenetv3-0.5", 5, pretrained=str(file))
     for missing in (True, str(tmp_path / "absent")):

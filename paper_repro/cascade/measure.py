@@ -80,13 +80,13 @@ class CascadeSettings:
 
 def measure_cascade(
     validation: Predictions, test: Predictions, settings: CascadeSettings
-) -> tuple[list[Metric], dict[str, list[float]]]:
+) -> tuple[list[Metric], dict[str, list[float | None]]]:
     """Metrics and curve samples of one student as part of a cascade; thresholds come from ``validation`` only."""
     student, teacher = test.student_right, test.teacher_right
     easy = easy_by_margin(test.teacher, settings.easy_margin).numpy()
     n = len(student)
     metrics: list[Metric] = []
-    samples: dict[str, list[float]] = {"curve/fraction": CURVE_FRACTIONS.tolist()}
+    samples: dict[str, list[float | None]] = {"curve/fraction": CURVE_FRACTIONS.tolist()}
 
     def add(name: str, value: float, *, unit: str = "fraction", split: str = "test", count: int = n) -> None:
         metrics.append(Metric(name=name, value=float(value) if count else None, unit=unit, split=split, n=count))

@@ -82,7 +82,8 @@ def containment_groups(texts: Sequence[str], min_tokens: int = MIN_TOKENS) -> np
 def overlap_mask(train: Sequence[str], test: Sequence[str], min_tokens: int = 1) -> np.ndarray:
     """True [len(train)] where a training text is a contiguous token sequence of a test text or contains one.
 
-    ``min_tokens`` ignores matches shorter than that, which may be chance. Used to report overlap, not to remove it.
+    ``min_tokens`` ignores matches shorter than that, which may be chance. Memory grows with the square of the lengths
+    of the test texts, so these should be the fewer. Used to report overlap, not to remove it.
     """
     tests = {_phrase(text) for text in test}
     inside = {part for phrase in tests for part in (phrase, *_parts(phrase)) if len(part) >= min_tokens}

@@ -121,7 +121,7 @@ def legend(
     handles = []
     for position, name in enumerate(in_order(names, looks)):
         look = look_of(name, looks, position)
-        line = "none" if name in points else look.line
+        line: Any = "none" if name in points else look.line
         handles.append(Line2D([], [], color=look.color, linestyle=line, marker=look.marker, label=look.label))
     columns = columns if figure.get_figwidth() > COLUMN else 2
     figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=columns, handlelength=3.2)

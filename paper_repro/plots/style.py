@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axis import Axis
@@ -22,12 +22,12 @@ class Look(NamedTuple):
     label: str
     color: str
     marker: str
-    line: str | tuple[int, tuple[int, ...]] = "-"
+    line: Any = "-"  # any line style of matplotlib
 
 
 _SPARES = [Look("", color, marker) for color, marker in zip((SKY, ORANGE, GREEN, PURPLE), "hXd*", strict=True)]
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib, so that every machine draws the same
     "font.size": 7.5,
     "axes.titlesize": 7.5,
@@ -61,7 +61,8 @@ def style() -> Iterator[None]:
     with mpl.rc_context():
         backend = mpl.get_backend()
         mpl.rcdefaults()
-        mpl.rcParams.update({**SETTINGS, "backend": backend})
+        ours: Any = {**SETTINGS, "backend": backend}
+        mpl.rcParams.update(ours)
         yield
 
 

@@ -383,7 +383,7 @@ COST_LOOKS = {
 
 def _cost(data: pd.DataFrame) -> Figure:
     figure, axes = panels(data)
-    star = {"linestyle": "none", "marker": "*", "color": BLACK, "markersize": 7}
+    star: dict[str, Any] = {"linestyle": "none", "marker": "*", "color": BLACK, "markersize": 7}
     for panel, axis in axes.items():
         rows = of_panel(data, panel)
         draw_lines(axis, rows[rows["series"] != "teacher"], COST_LOOKS)
@@ -413,7 +413,7 @@ COST = _student(
 def _traffic_data(results: Results) -> pd.DataFrame:
     names = [name for name in results.metrics["metric"].unique() if name.startswith("cost/easy_share_")]
     found = intervals(results.metrics, names).rename(columns={"method": "series", "mean": "y"})
-    shares = found["metric"].str.rpartition("_")[2].astype(float) / 100
+    shares = found["metric"].str.extract(r"_(\d+)$")[0].astype(float) / 100
     found = found.assign(x=shares).sort_values([*PANEL, "series", "x"])
     return found[[*PANEL, "series", "x", "y", "low", "high", "n"]]
 
@@ -547,7 +547,7 @@ def _calibration(data: pd.DataFrame) -> Figure:
         for height, method in enumerate(reversed(methods)):
             runs, look = rows[rows["method"] == method], look_of(method, LOOKS)
             offsets = height + spread.uniform(-0.25, 0.25, len(runs))
-            mark = {"color": look.color, "marker": look.marker, "linestyle": "none", "markersize": 3, "alpha": 0.8}
+            mark: dict[str, Any] = {"color": look.color, "marker": look.marker, "linestyle": "none", "markersize": 3}
             left.plot(runs["teacher_gap"], offsets, **mark)
             right.plot(runs["threshold"], runs["fraction"], **mark)
         above = int((rows["teacher_gap"] > epsilon).sum())

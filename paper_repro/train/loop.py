@@ -78,7 +78,7 @@ def train(
 
     model.to(device)
     if config.channels_last:
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
     model.train()
     run = Run(model, config, len(source), seed, axes, device)
     replica = DistributedDataParallel(model) if world > 1 else None

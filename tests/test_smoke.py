@@ -1,0 +1,59 @@
+"""From nothing to the report, as a user does it: the smoke tier through the command line, one seed of everything."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from paper_repro import runner
+from paper_repro.papers import PAPERS
+from paper_repro.paths import FIGURES, REPO
+from paper_repro.plots.own import plots
+from paper_repro.results import Store
+
+pytestmark = [pytest.mark.smoke, pytest.mark.timeout(900)]
+
+
+def paper_repro(*arguments: str) -> str:
+    """Output of a command that must succeed and, outside a terminal, draw no progress bars."""
+    environment = {
+        name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", "PAPER_REPRO_DATA")
+    }
+    command = [sys.executable, "-m", "paper_repro.cli", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPO, env=environment)
+    assert done.returncode == 0, done.stderr or done.stdout
+    assert "\r" not in done.stderr and "━" not in done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_from_nothing_to_the_report(paper: str, tmp_path: Path) -> None:
+    results = tmp_path / "runs"
+    before = {path: path.stat().st_mtime_ns for path in FIGURES.rglob("*")}
+    arguments = ["run", paper, "--tier", "smoke", "--seeds", "1", "--results", str(results)]
+    cells = runner.experiment(paper).cells(runner.load_config(paper, "smoke"), seeds=1)
+    assert f"{len(cells)} computed, 0 failed" in paper_repro(*arguments)
+    records = Store(results).records(paper, "smoke")
+    assert {record.key for record in records} == {cell.key() for cell in cells}
+    assert all(record.status == "ok" and record.metrics and record.environment for record in records)
+    assert f"{len(cells)} already done, 0 computed" in paper_repro(*arguments), "a second run computes nothing"
+
+    assert "0 failed" in paper_repro("bench", paper, "--tier", "smoke", "--results", str(results))
+    verdicts = json.loads(paper_repro("claims", paper, "--tier", "smoke", "--json", "--results", str(results)))
+    assert {verdict["tier"] for verdict in verdicts} == {"smoke"}
+    assert any(verdict["measured"] is not None for verdict in verdicts)
+
+    paper_repro("figures", paper, "--tier", "smoke", "--results", str(results))
+    drawn = {path.stem for path in (results / "figures" / paper).glob("*.json")}
+    assert drawn == set(plots(paper)), "every figure and table, each with its data"
+    page = tmp_path / "report.html"
+    paper_repro("report", "--results", str(results), "-o", str(page))
+    text = page.read_text(encoding="utf-8")
+    assert all(verdict["id"].partition("/")[2] in text for verdict in verdicts)
+    assert 'src="http' not in text and 'href="http' not in text.replace('href="https://arxiv.org', ""), "self-contained"
+    assert {path: path.stat().st_mtime_ns for path in FIGURES.rglob("*")} == before, (
+        "committed figures stay as they are"
+    )
