@@ -248,7 +248,7 @@ class TaskData:
         )
 
     def build(self, spec: ModelSpec, seed: int, num_classes: int | None = None) -> nn.Module:
-        """A fresh model; its initialisation is shared by all methods of one repetition."""
+        """A fresh model; all methods of one repetition with the same number of outputs start from the same."""
         torch.manual_seed(seeds.derive(seed, "init", dataset=self.dataset, model=spec.model))
         model = zoo.build(spec.model, num_classes or len(self.classes), **spec.options)
         return model.to(self.device)
@@ -312,13 +312,29 @@ class TaskData:
         )
         return logits[order.argsort()].numpy()
 
-    def flops(self, spec: ModelSpec, model: nn.Module) -> dict[str, float]:
-        """Parameters, and FLOPs per example as a mean over the first test examples, padded as in evaluation."""
+    def cost(self, spec: ModelSpec, model: nn.Module) -> dict[str, float]:
+        """Parameters (all, and those that an example touches) and FLOPs per example.
+
+        Means over the first test examples as one batch, texts padded to the longest of them.
+        """
         source = self.source(spec, "test")
         count = min(64, len(source))
         batch = source.batch(torch.arange(count), torch.Generator())
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        return {"params": float(parameters), "flops_per_example": zoo.flops(model, batch) / count}
+        return {
+            "params": float(sum(parameter.numel() for parameter in model.parameters())),
+            "active_params": zoo.active_params(model, batch),
+            "flops_per_example": zoo.flops(model, batch) / count,
+        }
+
+    def protocol(self, recipe: TrainConfig) -> dict[str, Any]:
+        """How a model of this task was trained and evaluated."""
+        return {
+            "batch_size": recipe.global_batch,
+            "precision": recipe.precision,
+            "compile": recipe.compile,
+            "input": "real",
+            "evaluation_precision": "fp32",
+        }
 
     def provenance(self) -> dict[str, Any]:
         """What the data was: fingerprints of the files, and of the indices of the validation split."""
@@ -369,8 +385,14 @@ def _compute_teacher(cell: Cell, task: TaskData) -> Outcome:
     metrics = teacher_summary(test, task.labels("test"), easy, "test")
     for rows in ("train", "validation"):
         metrics += teacher_summary(official[task.rows[rows]], task.labels(rows), easy, rows)
-    cost = task.flops(task.teacher_spec, teacher.model)
-    return Outcome(metrics, clocks=clocks, cost=cost, data=task.provenance(), environments=teacher.environments)
+    return Outcome(
+        metrics,
+        clocks=clocks,
+        cost=task.cost(task.teacher_spec, teacher.model),
+        protocol=task.protocol(task.teacher_spec.train),
+        data=task.provenance(),
+        environments=teacher.environments,
+    )
 
 
 def _compute_student(cell: Cell, task: TaskData) -> Outcome:
@@ -384,7 +406,8 @@ def _compute_student(cell: Cell, task: TaskData) -> Outcome:
 
     model, clocks = _train_student(cell, task, spec, method, official, in_domain)
     started = time.perf_counter()
-    cost, teacher_cost = task.flops(spec, model), task.flops(task.teacher_spec, task.teacher.model)
+    cost = task.cost(spec, model)
+    cost["teacher_flops_per_example"] = task.cost(task.teacher_spec, task.teacher.model)["flops_per_example"]
     of = partial(Predictions, in_domain=in_domain, abstains=method.kind == "abstain")
     validation = of(
         task.student_logits(cell, model, "validation"), official[task.rows["validation"]], task.labels("validation")
@@ -393,12 +416,15 @@ def _compute_student(cell: Cell, task: TaskData) -> Outcome:
     settings = CascadeSettings(
         easy_margin=cell.params["easy_margin"],
         student_cost=cost["flops_per_example"],
-        teacher_cost=teacher_cost["flops_per_example"],
+        teacher_cost=cost["teacher_flops_per_example"],
         **cell.params["settings"],
     )
     metrics, samples = measure_cascade(validation, test, settings)
     clocks = {**clocks, "teacher_s": teacher_s, "eval_s": time.perf_counter() - started}
-    return Outcome(metrics, samples=samples, clocks=clocks, cost=cost, data=task.provenance())
+    recipe = spec.fine_tune if method.kind == "gatekeeper" and spec.fine_tune else spec.train
+    return Outcome(
+        metrics, samples=samples, clocks=clocks, cost=cost, protocol=task.protocol(recipe), data=task.provenance()
+    )
 
 
 def _train_student(

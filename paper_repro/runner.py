@@ -269,6 +269,9 @@ def compute_cell(cell: Cell, results: Path, device: str, threads: int, workers: 
     error = None
     outcome = Outcome(metrics=[])
     status: Status = "ok"
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:
+        torch.cuda.reset_peak_memory_stats(device)
     try:
         outcome = experiment(cell.paper).compute(cell, device)
     except UserError:
@@ -294,7 +297,8 @@ def compute_cell(cell: Cell, results: Path, device: str, threads: int, workers: 
         metrics=outcome.metrics,
         samples=outcome.samples,
         clocks={**outcome.clocks, "total_s": time.perf_counter() - started},
-        cost=dict(outcome.cost),
+        # a CPU process computes many cells, so the most that it ever held says nothing of one
+        cost={"peak_memory_bytes": float(torch.cuda.max_memory_allocated(device)) if on_gpu else None, **outcome.cost},
         protocol={"device": device, "threads": threads, "workers": workers, **outcome.protocol},
         data=outcome.data,
         environment=[*(past for past in outcome.environments if past != here), here],

@@ -31,7 +31,7 @@ def test_every_tier_has_its_own_cells_with_keys_of_their_own(tier: str) -> None:
 
 def test_the_decisive_comparison_has_as_many_seeds_as_the_smallest_effect_needs() -> None:
     names = [cell.name for cell in titans.cells(runner.load_config("titans", "cpu"))]
-    for method in ("kd", "md", "ce+kd", "ce+kd-t4", "md-random"):
+    for method in ("ce", "kd", "md", "ce+kd", "ce+kd-t4", "md-random"):
         assert sum(f"cifar10-jpeg-resnet8-w8-{method}-s" in name for name in names) == 16
     assert not [
         name for name in names if name.startswith("student") and f"{name[:-1]}4" not in names and name[-2:] == "s0"

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from paper_repro.errors import UserError
-from paper_repro.zoo import TABLE, build, flops, inputs, load_tokenizer
+from paper_repro.zoo import TABLE, active_params, build, flops, inputs, load_tokenizer
 from paper_repro.zoo.text import Bag, Transformer, masked_mean
 
 OWN = [name for name, entry in TABLE.items() if entry.source == "own"]
@@ -167,3 +167,14 @@ def test_unknown_tokenizers_are_said():
 def test_importing_the_zoo_imports_neither_timm_nor_transformers():
     code = "import sys, paper_repro.zoo; sys.exit(bool({'timm', 'transformers'} & set(sys.modules)))"
     assert run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_active_parameters_count_only_the_embedding_rows_that_an_example_looks_up():
+    model = build("bag", 2, vocab_size=100, dim=8)
+    ids = torch.tensor([[5, 5, 7, 0], [1, 2, 3, 4]])  # 3 and 4 different tokens
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    total = sum(parameter.numel() for parameter in model.parameters())
+    assert active_params(model, batch) == total - 100 * 8 + 3.5 * 8
+    dense = build("mlp", 10)
+    count = sum(parameter.numel() for parameter in dense.parameters())
+    assert active_params(dense, {"pixels": inputs("mlp", 2)[0]}) == count

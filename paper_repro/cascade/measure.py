@@ -150,10 +150,11 @@ def measure_cascade(
 
     # Class-based delegation: one operating point, and the margin rule of the same student at the same fraction.
     fraction, accuracy = operating_point(test.class_rule(), student, teacher)
-    margin_curve = deferral_curve(score["margin"], student, teacher)
     add("class_rule/fraction", fraction)
     add("class_rule/accuracy", accuracy)
-    add("margin_at_class_fraction", float(at_fraction(margin_curve, np.array([fraction]))[0]))
+    if not test.abstains:  # the abstain margin passes through the abstain rule's point by construction
+        margin_curve = deferral_curve(score["margin"], student, teacher)
+        add("margin_at_class_fraction", float(at_fraction(margin_curve, np.array([fraction]))[0]))
 
     # Calibrated threshold. A score in [-1, 1] (abstain margin) is mapped to [0, 1] by clipping: below 0 it defers.
     rho = calibrate_threshold(

@@ -3,7 +3,7 @@
 Importing this imports neither of the two libraries; building one of their models does.
 """
 
-from paper_repro.zoo.cost import cost, flops, inputs, table
+from paper_repro.zoo.cost import active_params, cost, flops, inputs, table
 from paper_repro.zoo.registry import TABLE, Entry, build, load_tokenizer
 
-__all__ = ["TABLE", "Entry", "build", "cost", "flops", "inputs", "load_tokenizer", "table"]
+__all__ = ["TABLE", "Entry", "active_params", "build", "cost", "flops", "inputs", "load_tokenizer", "table"]

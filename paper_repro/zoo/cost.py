@@ -17,8 +17,7 @@ def flops(model: nn.Module, batch: Mapping[str, Tensor] | Sequence[Tensor]) -> f
     2 x multiply-accumulates of convolutions, matrix products and attention; look-ups, activations and norms count
     nothing. Attention is counted in full, padding included, whichever kernel computes it.
     """
-    if isinstance(batch, Mapping):
-        batch = [batch[name] for name in ("pixels", "input_ids", "attention_mask") if name in batch]
+    batch = arguments_of(batch) if isinstance(batch, Mapping) else batch
     was_training = model.training
     try:
         # Fused attention kernels hide their products, and not all of them are known to the counter.
@@ -27,6 +26,36 @@ def flops(model: nn.Module, batch: Mapping[str, Tensor] | Sequence[Tensor]) -> f
     finally:
         model.train(was_training)
     return float(counter.get_total_flops())
+
+
+def arguments_of(batch: Mapping[str, Tensor]) -> list[Tensor]:
+    """The model's inputs, in order, out of a batch of the trainer."""
+    return [batch[name] for name in ("pixels", "input_ids", "attention_mask") if name in batch]
+
+
+def active_params(model: nn.Module, batch: Mapping[str, Tensor]) -> float:
+    """Parameters that one example of ``batch`` touches, as a mean: all but the embedding rows that it does not look up.
+
+    A table that is read in another way than by calling it (learned positions, often) counts in full.
+    """
+    untouched: list[float] = []
+
+    def count(table: nn.Embedding | nn.EmbeddingBag, arguments: tuple[Tensor, ...]) -> None:
+        ids = arguments[0]
+        looked_up = sum(len(row.unique()) for row in ids) / len(ids)
+        untouched.append((table.num_embeddings - looked_up) * table.embedding_dim)
+
+    tables = [module for module in model.modules() if isinstance(module, nn.Embedding | nn.EmbeddingBag)]
+    handles = [table.register_forward_pre_hook(count) for table in tables]
+    was_training = model.training
+    try:
+        with torch.no_grad():
+            model.eval()(*arguments_of(batch))
+    finally:
+        model.train(was_training)
+        for handle in handles:
+            handle.remove()
+    return sum(parameter.numel() for parameter in model.parameters()) - sum(untouched)
 
 
 def cost(name: str, num_classes: int | None = None, size: int | None = None, **options: Any) -> dict[str, float]:
