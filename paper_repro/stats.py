@@ -1,4 +1,4 @@
-"""Intervals over seeds, equivalence tests, ratios of timings. Everything seeded; imports no torch.
+"""Intervals over seeds, equivalence tests, proportions. Everything seeded; imports no torch.
 
 Why not the bootstrap alone: with few seeds it is too narrow. Simulated coverage of nominal 95 % intervals of a mean
 (600 runs; normal data / data of skewness 1): BCa 84 / 82 % at n = 5 and 92 / 94 % at n = 16, Student-t 96 / 93 % and
@@ -49,7 +49,7 @@ def paired_bootstrap(
     values = _checked(differences)
     if len(values) == 1 or np.ptp(values) == 0:
         return _degenerate(values, float(statistic(values, axis=0)))
-    low, high = _bootstrap((values,), statistic, level, resamples, seed)
+    low, high = _bootstrap(values, statistic, level, resamples, seed)
     return Interval(float(statistic(values, axis=0)), low, high, len(values))
 
 
@@ -97,30 +97,6 @@ def tost(differences: Values, margin: float, alpha: float = 0.05, seed: int = 0)
     return Equivalence(equivalent, float(max(above, below)), interval)
 
 
-def speedup(
-    slow: Values, fast: Values, deferred: float = 0.0, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
-) -> Interval:
-    """``median(slow) / (median(fast) + deferred * median(slow))`` of seconds per round, shapes [n] and [m].
-
-    With ``deferred = 0`` the ratio of medians; else the speed-up of a cascade that runs ``fast`` on everything and
-    ``slow`` on that share. Rounds were interleaved: equally many rounds are resampled in pairs, so that drift of the
-    machine cancels. Percentile interval, as the jackknife behind BCa fails for a median.
-    """
-    pair = _checked(slow), _checked(fast)
-    paired = len(pair[0]) == len(pair[1])
-
-    def ratio(a: np.ndarray, b: np.ndarray, axis: int = -1) -> Any:
-        top = np.median(a, axis=axis)
-        return top / (np.median(b, axis=axis) + deferred * top)
-
-    estimate = float(ratio(*pair))
-    n = min(map(len, pair))
-    if n == 1:
-        return Interval(estimate, float("nan"), float("nan"), n)
-    low, high = _bootstrap(pair, ratio, level, resamples, seed, method="percentile", paired=paired)
-    return Interval(estimate, low, high, n)
-
-
 def proportion_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     """Exact (Clopper-Pearson) interval of a proportion of ``n`` independent trials."""
     result = stats.binomtest(successes, n)
@@ -129,23 +105,16 @@ def proportion_interval(successes: int, n: int, level: float = 0.95) -> Interval
 
 
 def _bootstrap(
-    data: tuple[np.ndarray, ...],
-    statistic: Callable[..., Any],
-    level: float,
-    resamples: int,
-    seed: int,
-    method: str = "BCa",
-    paired: bool = False,
+    values: np.ndarray, statistic: Callable[..., Any], level: float, resamples: int, seed: int
 ) -> tuple[float, float]:
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):  # BCa undefined: handled below
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         result = stats.bootstrap(
-            data,
+            (values,),
             statistic,
             n_resamples=resamples,
             confidence_level=level,
-            method=method,
-            paired=paired,
+            method="BCa",
             vectorized=True,
             rng=np.random.default_rng(seed),
         )

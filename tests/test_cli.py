@@ -171,7 +171,7 @@ def test_data_verify_checks_the_embedded_sets(invoke: Invoke) -> None:
 
 def test_data_list_names_all(invoke: Invoke) -> None:
     code, out, _ = invoke("data", "list")
-    assert code == 0 and all(name in out for name in ("digits", "imdb", "cc-news"))
+    assert code == 0 and all(name in out for name in ("digits", "imdb", "cc_news"))
 
 
 def test_the_data_root_is_in_order(invoke: Invoke, data_root: Path) -> None:

@@ -13,7 +13,7 @@ from paper_repro.paths import REPO, RESULTS
 
 # What could be read, and how; see papers/titans.md of the project. Raising one of these needs a new source.
 CERTAINTY = {
-    "C1-weak": "quoted", "C1-strong": "quoted", "C2": "quoted", "C2-gap": "design", "C3": "quoted", "C4": "design",
+    "C1-weak": "quoted", "C1-strong": "quoted", "C2": "secondary", "C2-gap": "design", "C3": "quoted", "C4": "design",
     "C4-out": "design", "C5-margin": "design", "C5-auroc": "design", "C6": "secondary", "C7-ends": "derived",
     "C7-concave": "design", "C7-flat": "design", "C8": "quoted", "N1": "design", "N2-alpha0": "design",
     "N2-alpha1": "design", "N3": "design", "N4": "design", "N5": "design", "N6": "design", "X1": "design",

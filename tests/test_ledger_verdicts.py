@@ -164,6 +164,15 @@ def test_curves_are_read_at_a_fraction():
     assert judged(records, entry(terms=terms)).measured == pytest.approx(0.7 - 0.601)
 
 
+def test_a_curve_is_read_at_the_fraction_that_another_method_keeps():
+    kept = [record("cd3", seed, {"class_rule/fraction": 0.25 * (seed + 1)}) for seed in range(3)]
+    terms = [{"curve": "curve/margin", "method": "kd", "at": {"metric": "class_rule/fraction", "method": "cd3"}}]
+    records = [curve(seed, [0.9, 0.8, 0.6], 0.6).model_copy(update={"method": "kd"}) for seed in range(3)]
+    verdict = judged([*records, *kept], entry(terms=terms, relation="open"))
+    assert verdict.n_seeds == 3 and verdict.measured == pytest.approx((0.85 + 0.8 + 0.7) / 3)
+    assert judged([*records, *kept[1:]], entry(terms=terms, relation="open")).n_seeds == 2
+
+
 def test_identities_must_hold_in_every_run():
     terms = [{"curve": "curve/margin", "at": 1}, {"weight": -1, "metric": "accuracy"}]
     identity = entry(terms=terms, relation="identity", tolerance=1e-9, min_seeds=1)

@@ -1,5 +1,6 @@
 """The notebooks run headless on any results folder, without torch, and are committed without outputs."""
 
+import html
 import time
 from pathlib import Path
 
@@ -35,9 +36,8 @@ def test_a_notebook_is_committed_without_outputs_and_ends_with_the_check_for_tor
 def text_of(path: Path) -> str:
     cells = nbformat.read(path, as_version=4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    return "\n".join(
-        str(output.get("text", "")) + str(output.get("data", {}).get("text/html", "")) for output in outputs
-    )
+    texts = (str(output.get("text", "")) + str(output.get("data", {}).get("text/html", "")) for output in outputs)
+    return html.unescape("\n".join(texts))
 
 
 def test_executed_on_a_results_folder_they_write_every_figure_and_the_checks(tmp_path: Path) -> None:

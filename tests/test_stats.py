@@ -89,19 +89,6 @@ def test_equivalence_errs_at_most_at_its_level():
     assert np.mean(wrong) <= 0.05 + 2 * np.sqrt(0.05 * 0.95 / 150)
 
 
-def test_speedups_are_ratios_of_medians_over_paired_rounds():
-    rng = np.random.default_rng(0)
-    drift = np.linspace(1, 3, 15)  # the machine slows down; interleaved rounds slow down together
-    slow, fast = 10 * drift, 2 * drift
-    assert stats.speedup(slow, fast) == pytest.approx((5.0, 5.0, 5.0, 15))
-    assert stats.speedup(slow, fast, deferred=0.2).estimate == pytest.approx(10 / (2 + 2))
-    noisy = stats.speedup(slow * rng.lognormal(0, 0.05, 15), fast)
-    assert noisy.low < noisy.estimate < noisy.high
-    unequal = stats.speedup(slow, fast[:7])
-    assert unequal.n == 7 and unequal.high > unequal.low
-    assert np.isnan(stats.speedup([2.0], [1.0]).low)
-
-
 def test_proportions_are_exact():
     assert stats.proportion_interval(0, 16) == pytest.approx((0.0, 0.0, 0.2059, 16), abs=1e-4)
     assert stats.proportion_interval(16, 16) == pytest.approx((1.0, 0.7941, 1.0, 16), abs=1e-4)

@@ -33,6 +33,12 @@ class Selection(Config):
     method: Name | None = None
 
 
+class Fraction(Selection):
+    """A student fraction per seed: a metric, perhaps of another method."""
+
+    metric: str
+
+
 class Term(Selection):
     """``weight`` times one number per seed: a metric, or the height of a stored curve at student fraction ``at``."""
 
@@ -40,7 +46,7 @@ class Term(Selection):
     metric: str | None = None
     split: str = "test"
     curve: str | None = None
-    at: float | None = Field(default=None, ge=0, le=1)
+    at: Annotated[float, Field(ge=0, le=1)] | Fraction | None = None
 
     @model_validator(mode="after")
     def _one_of(self) -> "Term":
@@ -77,7 +83,7 @@ class Series(Selection):
 
 
 class Speedup(Config):
-    """Ratio of median seconds, ``slow`` to ``fast``, over interleaved rounds; see ``stats.speedup``.
+    """Median over interleaved rounds of seconds ``slow / (fast + deferred * slow)``; see ``timing.ratio``.
 
     With ``deferred`` > 0 it is the speed-up of a cascade that runs the slow model on that share.
     """

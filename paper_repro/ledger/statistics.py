@@ -1,12 +1,13 @@
 """From result frames to the numbers that a check speaks of: which records, joined how."""
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from paper_repro.ledger.loader import Check, Exceeds, Part, Selection, Series, Speedup, Term
+from paper_repro.ledger.loader import Check, Exceeds, Fraction, Part, Selection, Series, Speedup, Term
 from paper_repro.results.frame import CELL
 
 AXES = ("dataset", "model", "method")
@@ -51,6 +52,9 @@ class Cells:
 
     def _term(self, term: Term, part: Part) -> pd.Series:
         read: Callable[[Term, pd.Series], pd.Series] = self._metric if term.metric else self._curve
+        if isinstance(term.at, Fraction):
+            at = self._term(Term(**term.at.model_dump()), part)
+            read = partial(self._curve, at=at)
         members = [read(term, keys) for keys in self._keys(_filled(term, part))]
         return pd.concat(members, axis=1, join="inner").mean(axis=1, skipna=False)
 
@@ -83,10 +87,11 @@ class Cells:
             raise NoRecords
         return rows.set_index("seed")["value"]
 
-    def _curve(self, term: Term, keys: pd.Series) -> pd.Series:
+    def _curve(self, term: Term, keys: pd.Series, at: pd.Series | None = None) -> pd.Series:
         fractions, curves = self._raw(keys, "curve/fraction"), self._raw(keys, str(term.curve))
         points = fractions.merge(curves, on=["seed", "index"], suffixes=("_x", "_y")).groupby("seed")
-        heights = {seed: np.interp(float(term.at or 0.0), p["value_x"], p["value_y"]) for seed, p in points}
+        where = pd.Series(term.at, index=keys.index) if at is None else at
+        heights = {seed: np.interp(where[seed], p["value_x"], p["value_y"]) for seed, p in points if seed in where}
         return pd.Series(heights, dtype="float64")
 
     def _raw(self, keys: Iterable[str], name: str) -> pd.DataFrame:

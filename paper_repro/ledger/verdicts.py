@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from paper_repro import results, stats
+from paper_repro import results, stats, timing
 from paper_repro.config import Config
 from paper_repro.ledger.loader import Check, Entry, Ledger, Part, Relation, load_ledger
 from paper_repro.ledger.statistics import Ambiguous, Cells, NoRecords, RunsFailed, terms_of
@@ -188,7 +188,7 @@ def _measure(cells: Cells, check: Check, part: Part) -> tuple[stats.Interval, fl
     """The estimate with its interval, and its standard error (NaN where it is no mean over seeds)."""
     if check.speedup:
         slow, fast = cells.rounds(check.speedup, part)
-        return stats.speedup(slow, fast, check.speedup.deferred), float("nan")
+        return timing.ratio(slow, fast + check.speedup.deferred * slow), float("nan")
     if check.exceeds:
         above = cells.exceeding(check.exceeds, part)
         if not len(above):

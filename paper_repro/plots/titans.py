@@ -619,7 +619,7 @@ def _table4(data: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_half(row: pd.Series) -> str:
-    if np.isnan(row["low"]):
+    if pd.isna(row["low"]):
         return f"{100 * row['mean']:.1f}"
     return f"{100 * row['mean']:.1f} ± {50 * (row['high'] - row['low']):.1f}"
 
@@ -630,7 +630,8 @@ TABLE4 = _student(
     caption=(
         "Class-specific distillation in the layout of the paper's table 4: accuracy of the student alone inside L_in, "
         "of the cascade with class-based delegation, the share it keeps, and the cascade of the same student with "
-        "margin delegation at that share. Mean over seeds and half of the 95 % interval, in percent."
+        "margin delegation at that share (none for the abstain class, whose rule is its margin rule). Mean over seeds "
+        "and half of the 95 % interval, in percent."
     ),
     data=_table4_data,
     draw=_table4,
