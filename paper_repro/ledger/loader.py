@@ -65,7 +65,7 @@ class Part(Selection):
     @property
     def name(self) -> str:
         names = [self.label, self.dataset, self.model, self.method]
-        return ", ".join("+".join(name) if isinstance(name, list) else name for name in names if name) or "all"
+        return ", ".join(" / ".join(name) if isinstance(name, list) else name for name in names if name) or "all"
 
 
 class Exceeds(Config):
