@@ -196,6 +196,8 @@ def test_shares_have_exact_binomial_intervals():
     high = [record(method, seed, {"gap": 0.02}) for method in methods for seed in range(20)]
     assert judged(high, claim).verdict == "not reproduced"
     assert judged(low[:5] + high[20:22], claim).verdict == "inconclusive"
+    exactly = [record(method, seed, {"gap": 0.8 - 0.79}) for method in methods for seed in range(20)]
+    assert 0.8 - 0.79 > 0.01 and judged(exactly, claim).measured == 0, "what equals the threshold is not above it"
 
 
 def test_speed_is_a_ratio_of_interleaved_rounds():

@@ -11,6 +11,7 @@ from paper_repro.ledger.loader import Check, Exceeds, Fraction, Part, Selection,
 from paper_repro.results.frame import CELL
 
 AXES = ("dataset", "model", "method")
+ROUNDING = 1e-9  # a difference of two means that equals the threshold may come out a rounding error above it
 
 
 class NoRecords(Exception):
@@ -43,7 +44,7 @@ class Cells:
         """Boolean, one per selected cell: whether the metric is above the threshold."""
         term = Term(metric=exceeds.metric, split=exceeds.split)
         values = [self._metric(term, keys) for keys in self._keys(part)]
-        return pd.concat(values).dropna().to_numpy() > exceeds.threshold
+        return pd.concat(values).dropna().to_numpy() > exceeds.threshold + ROUNDING
 
     def rounds(self, speedup: Speedup, part: Part) -> tuple[np.ndarray, np.ndarray]:
         """Raw seconds of the slow and of the fast competitor; one selected cell holds both."""

@@ -6,15 +6,19 @@ import pandas as pd
 
 from paper_repro.ledger import REASONS, Verdict
 
-COLUMNS = ["claim", "statement", "expected", "measured", "interval", "n", "verdict", "why"]
+COLUMNS = ["claim", "statement", "setting", "expected", "measured", "interval", "n", "verdict", "why"]
 
 
 def claims_table(verdicts: Iterable[Verdict], *, judged_only: bool = False) -> pd.DataFrame:
-    """One row of texts per verdict; ``judged_only`` leaves out what this tier did not run."""
+    """One row of texts per verdict; ``setting`` is the part that decides it.
+
+    ``judged_only`` leaves out what this tier did not run.
+    """
     rows = [
         [
             verdict.id.partition("/")[2],
             verdict.statement,
+            verdict.decided_by or "",
             expected(verdict),
             number(verdict.measured),
             interval(verdict),

@@ -570,7 +570,8 @@ CALIBRATION = _student(
     caption=(
         "Calibrated thresholds: each run learns on validation data the threshold that keeps the cascade within epsilon "
         "of its teacher with probability 1 - delta. Left: what it lost on the test set, one marker per run. Right: its "
-        "threshold, and the share that the student keeps. Colours and markers are those of the methods at the left."
+        "threshold, and the share that the student keeps. Colours and markers are those of the methods at the left. "
+        "The guarantee assumes that validation and test examples come alike; on SST-2 they are phrases and sentences."
     ),
     data=_calibration_data,
     draw=_calibration,

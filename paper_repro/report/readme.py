@@ -12,7 +12,7 @@ from paper_repro.plots.save import markdown
 README = REPO / "README.md"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 TIER = "cpu"
-_COLUMNS = ["claim", "statement", "measured", "interval", "n", "verdict"]
+_COLUMNS = ["claim", "statement", "setting", "measured", "interval", "n", "verdict"]
 
 
 def results_table(results: Path = RESULTS, tier: str = TIER) -> str:
