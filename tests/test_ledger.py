@@ -120,7 +120,7 @@ def test_a_malformed_entry_is_refused(model, fields, message):
 
 
 def test_part_names_tell_parts_apart(titans):
-    assert Part(dataset="d", model=["a", "b"], label="vision").name == "vision, d, a+b"
+    assert Part(dataset="d", model=["a", "b"], label="vision").name == "vision, d, a / b"
     for item in titans.entries:
         for tier, judged in item.checks.items():
             assert len({part.name for part in judged.parts}) == len(judged.parts), (item.id, tier)
