@@ -125,7 +125,7 @@ def run(
     """Compute every cell of ``paper`` at ``tier`` that has no successful record under ``results``.
 
     ``data`` replaces the tier's data sets by one data set name or parquet file; ``seeds`` caps the seeds per method;
-    ``workers`` is the number of processes (default: one per core on a CPU, one on a GPU); they share the cores.
+    ``workers`` is the number of processes (default: one per core on a CPU, one on a GPU).
     """
     module = experiment(paper)
     cells = select(module.cells(load_config(paper, tier), data=data, seeds=seeds), only)
@@ -191,8 +191,9 @@ def _run_cells(cells: Sequence[Cell], results: Path, device: str, workers: int |
         for stage in sorted({cell.stage for cell in pending}):
             group = [cell for cell in pending if cell.stage == stage]
             size = min(workers or (cores if device == "cpu" else 1), len(group))
-            # Threads of one process that wait for each other at barriers lose far more than processes that share.
-            failed += _run_group(group, results, device, size, max(1, cores // size), advance)
+            # On a CPU one thread each: sums, and so results, then do not depend on how many cores or cells there are.
+            threads = 1 if device == "cpu" else max(1, cores // size)
+            failed += _run_group(group, results, device, size, threads, advance)
     return Summary(list(cells), already, len(pending) - len(failed), failed)
 
 

@@ -157,6 +157,8 @@ def test_a_killed_run_resumes_and_a_second_run_computes_nothing(tmp_path: Path) 
     subprocess.run(arguments, env=environment, check=True, timeout=180)
     after = {path: path.stat().st_mtime_ns for path in results.rglob("*-s0-*.json")}
     assert len(after) == 7
+    threads = {json.loads(path.read_text())["protocol"]["threads"] for path in after}
+    assert threads == {1}, "results would depend on the number of cores"
     assert before.items() <= after.items(), "a finished cell was computed again"
     subprocess.run(arguments, env=environment, check=True, timeout=60)
     assert {path: path.stat().st_mtime_ns for path in results.rglob("*-s0-*.json")} == after
