@@ -199,6 +199,8 @@ def claims(
                 _print_claims(f"{name}, tier {each}, records of {_shown(where)}", verdicts)
                 if where.resolve() != RESULTS:
                     _print_agreement(ledger.compare(verdicts, reference))
+    if not judged:
+        raise UserError(f"There are no records in {_shown(results or RUNS)}; run 'paper-repro run titans' first.")
     if as_json:
         print(json.dumps([verdict.to_json() for verdict in judged], indent=1, allow_nan=False))
     for regression in worse:

@@ -4,6 +4,8 @@ import os
 import tempfile
 from pathlib import Path
 
+from paper_repro.errors import UserError
+
 REPO = Path(__file__).resolve().parent.parent
 RESULTS = REPO / "results"  # committed reference results
 RUNS = REPO / "runs"  # what this machine computes; ignored by git
@@ -20,8 +22,10 @@ def cache_dir() -> Path:
 
 
 def data_root() -> Path | None:
-    """``$PAPER_REPRO_DATA`` as a path, or None when it is not set."""
+    """``$PAPER_REPRO_DATA`` as a path, or None when it is not set. Raises UserError when it is a file."""
     root = os.environ.get("PAPER_REPRO_DATA")
+    if root and Path(root).exists() and not Path(root).is_dir():
+        raise UserError(f"PAPER_REPRO_DATA is {root}, which is no folder; set it to one, or unset it.")
     return Path(root) if root else None
 
 

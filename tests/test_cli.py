@@ -174,6 +174,23 @@ def test_data_list_names_all(invoke: Invoke) -> None:
     assert code == 0 and all(name in out for name in ("digits", "imdb", "cc_news"))
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_data_root_that_is_no_folder_is_not_passed_over(
+    invoke: Invoke, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
+) -> None:
+    root = tmp_path / "root"
+    if there:
+        root.write_text("a file")
+    monkeypatch.setenv("PAPER_REPRO_DATA", str(root))
+    code, _, err = invoke("data", "verify")
+    assert code == 2 and err.startswith(f"Error: PAPER_REPRO_DATA is {root}, which") and err.count("\n") == 1
+
+
+def test_judging_nothing_is_one_sentence(invoke: Invoke, tmp_path: Path) -> None:
+    code, out, err = invoke("claims", "--json", "--results", str(tmp_path / "none"))
+    assert (code, out) == (2, "") and err.startswith("Error: There are no records in ")
+
+
 def test_the_data_root_is_in_order(invoke: Invoke, data_root: Path) -> None:
     code, out, err = invoke("data", "verify")
     assert (code, err) == (0, "") and "cifar10-jpeg" in out

@@ -70,7 +70,9 @@ def verify(names: Iterable[str] = ()) -> list[Check]:
     A split that is not here is not an error; a data set that is named and not here is. Checksums are compared with
     what ``fetch`` noted, else with the manifest. Raises one UserError: the problem, or all of them if there are more.
     """
-    named = list(names)
+    named, root = list(names), data_root()
+    if not named and root is not None and not root.exists():
+        raise UserError(f"PAPER_REPRO_DATA is {root}, which does not exist; set it to a folder, or unset it.")
     checks: list[Check] = []
     problems: list[str] = []
     for info in _chosen(named):
