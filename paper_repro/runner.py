@@ -200,7 +200,8 @@ def _run_cells(cells: Sequence[Cell], results: Path, device: str, workers: int |
 def _run_group(cells: list[Cell], results: Path, device: str, workers: int, threads: int, advance: Any) -> list[str]:
     """Run cells in ``workers`` processes of ``threads`` threads; return the names of those that failed."""
     failed = []
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker, initargs=(threads,))
+    start = (threads, os.getpid())
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker, initargs=start)
     try:
         futures: dict[Future[str], Cell] = {
             pool.submit(compute_cell, cell, results, device, threads, workers): cell for cell in cells
@@ -241,8 +242,8 @@ def torch_threads() -> int:
     return torch.get_num_threads()
 
 
-def _start_worker(threads: int) -> None:
-    """Pin the threads, keep freed memory, and end this process should its parent be killed."""
+def _start_worker(threads: int, parent: int) -> None:
+    """Pin the threads, keep freed memory, and end this process should ``parent`` be killed, even while this starts."""
     import torch
 
     torch.set_num_threads(threads)
@@ -250,7 +251,6 @@ def _start_worker(threads: int) -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(M_MMAP_MAX, 0)
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
-    parent = os.getppid()
 
     def watch() -> None:
         while os.getppid() == parent:

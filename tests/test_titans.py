@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import torch
 
@@ -162,6 +163,20 @@ def test_a_killed_run_resumes_and_a_second_run_computes_nothing(tmp_path: Path) 
     assert before.items() <= after.items(), "a finished cell was computed again"
     subprocess.run(arguments, env=environment, check=True, timeout=60)
     assert {path: path.stat().st_mtime_ns for path in results.rglob("*-s0-*.json")} == after
+
+
+def test_workers_end_with_a_run_that_is_killed_while_they_start(tmp_path: Path) -> None:
+    environment = {**os.environ, "PAPER_REPRO_CACHE": str(tmp_path / "cache")}
+    run = psutil.Popen(command("--only", "digits-mlp-c", "--workers", "2", results=tmp_path), env=environment)
+    workers: list[psutil.Process] = []
+    deadline = time.monotonic() + 60
+    while len(workers) < 2 and time.monotonic() < deadline:
+        workers = [child for child in run.children() if "spawn_main" in " ".join(child.cmdline())]
+        time.sleep(0.02)
+    run.kill()
+    run.wait()
+    _, alive = psutil.wait_procs(workers, timeout=60)
+    assert len(workers) == 2 and not alive
 
 
 def test_a_run_is_repeatable_bit_for_bit_on_a_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
