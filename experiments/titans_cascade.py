@@ -14,6 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from pydantic import Field
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -175,6 +176,8 @@ def own_task(config: TitansConfig, dataset: str) -> Task:
             f"The tier '{config.tier}' has no {info.modality} task to take the recipe from; choose another."
         )
     in_classes = list(range((len(info.classes) + 1) // 2))
+    # however the path of a file is spelt, it is the same file and its cells have the same keys
+    dataset = str(Path(dataset).resolve()) if dataset.endswith(".parquet") else dataset
     return template.model_copy(update={"dataset": dataset, "in_classes": in_classes})
 
 
@@ -209,13 +212,14 @@ class TaskData:
         self._logits: dict[str, Tensor] = {}
         settings = cell.params["task"]
         self.dataset, self.is_image = settings["dataset"], settings["modality"] == "image"
+        self.label = cell.dataset  # seeds come from this: for a file of one's own from its content, not from its path
         load = data.load_images if self.is_image else data.load_texts
         self.parts: dict[str, Any] = {split: load(self.dataset, split) for split in ("train", "test")}
         self.classes = self.parts["train"].classes
         labels = self.parts["train"].labels
         groups = None if self.is_image else data.phrase_groups(self.dataset)
         self.split = data.stratified_split(
-            labels, settings["validation_fraction"], seeds.derive(0, "validation", dataset=self.dataset), groups=groups
+            labels, settings["validation_fraction"], seeds.derive(0, "validation", dataset=self.label), groups=groups
         )
         self.rows = {
             "train": self.split.train,
@@ -249,7 +253,7 @@ class TaskData:
 
     def build(self, spec: ModelSpec, seed: int, num_classes: int | None = None) -> nn.Module:
         """A fresh model; all methods of one repetition with the same number of outputs start from the same."""
-        torch.manual_seed(seeds.derive(seed, "init", dataset=self.dataset, model=spec.model))
+        torch.manual_seed(seeds.derive(seed, "init", dataset=self.label, model=spec.model))
         model = zoo.build(spec.model, num_classes or len(self.classes), **spec.options)
         return model.to(self.device)
 
@@ -270,7 +274,7 @@ class TaskData:
         """The trained teacher: from the cache, or trained now, resuming where a killed run stopped."""
         model, path = self.build(self.teacher_spec, seed=0), self.weights_path(self.teacher_cell())
         if path.exists():
-            model.load_state_dict(load_file(path))
+            load_model(model, path)
             return Teacher(model.eval(), {}, [])
         checkpoint = path.with_suffix(".checkpoint")
         result = train(
@@ -281,7 +285,7 @@ class TaskData:
             seed=0,
             device=self.device,
             checkpoint=checkpoint,
-            stream_axes={"dataset": self.dataset, "role": "teacher"},
+            stream_axes={"dataset": self.label, "role": "teacher"},
             progress="teacher",
         )
         save_model(model, path)
@@ -372,8 +376,21 @@ def _task(cell: Cell, device: str) -> TaskData:
 
 
 def save_model(model: nn.Module, path: Path) -> None:
-    """Write the weights as safetensors, whole or not at all."""
-    write_atomic(path, save({name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}))
+    """Write the weights as safetensors with their checksum, whole or not at all."""
+    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
+    write_atomic(path, save(tensors, metadata={"sha256": weights_sha256(model)}))
+
+
+def load_model(model: nn.Module, path: Path) -> None:
+    """Read what ``save_model`` wrote. Raises UserError when the file has changed since."""
+    try:
+        with safe_open(path, "pt") as file:
+            saved = (file.metadata() or {}).get("sha256")
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, RuntimeError):
+        saved = None
+    if saved != weights_sha256(model):
+        raise UserError(f"The weights in {path} are not those that were saved there; delete the file and run again.")
 
 
 def _compute_teacher(cell: Cell, task: TaskData) -> Outcome:
@@ -447,7 +464,7 @@ def _train_student(
     extra = {"teacher_logits": logits} if easy is None else {"teacher_logits": logits, "easy": easy}
     path = task.weights_path(cell)
     if path.exists():
-        model.load_state_dict(load_file(path))
+        load_model(model, path)
         return model.eval(), {}
     result = train(
         model,
@@ -456,7 +473,7 @@ def _train_student(
         recipe,
         seed=cell.seed,
         device=task.device,
-        stream_axes={"dataset": task.dataset, "role": "student"},
+        stream_axes={"dataset": task.label, "role": "student"},
     )
     if cell.method == "ce":
         save_model(model, path)  # Gatekeeper starts from it

@@ -223,6 +223,7 @@ def figures(
 
     if paper != "all":
         _papers(paper)
+    _tiers(paper, tier, results)
     where = results or _records_folder(paper, tier)
     for path in notebooks.execute(paper, where, out or _figures_folder(where), tier):
         print(_shown(path))
@@ -283,6 +284,8 @@ def _tiers(paper: str, tier: str | None, results: Path | None) -> list[str]:
     """The tier asked for, or those with records."""
     if tier is not None and tier not in TIERS:
         raise UserError(f"There is no tier '{tier}'; choose one of: {', '.join(TIERS)}.")
+    if results is not None and not any(results.glob(f"*/{tier or '*'}")):
+        raise UserError(f"There are no records in {_shown(results)}; run 'paper-repro run titans' first.")
     roots = [results] if results else [RUNS, RESULTS]
     return [tier] if tier else [name for name in TIERS if any((root / paper / name).is_dir() for root in roots)]
 

@@ -18,7 +18,10 @@ def cache_dir() -> Path:
 
     ``$PAPER_REPRO_CACHE`` if set, else ``~/.cache/paper_repro``.
     """
-    return Path(os.environ.get("PAPER_REPRO_CACHE") or Path.home() / ".cache" / "paper_repro")
+    folder = Path(os.environ.get("PAPER_REPRO_CACHE") or Path.home() / ".cache" / "paper_repro")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"The cache {folder} is no folder; set PAPER_REPRO_CACHE to one, or unset it.")
+    return folder
 
 
 def data_root() -> Path | None:
@@ -31,6 +34,8 @@ def data_root() -> Path | None:
 
 def write_atomic(path: Path, content: str | bytes) -> None:
     """Write ``content`` to a temporary name beside ``path``, flush it to disk, and rename it into place."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the name of a file in it.")
     path.parent.mkdir(parents=True, exist_ok=True)
     data = content.encode() if isinstance(content, str) else content
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -186,6 +186,16 @@ def test_a_data_root_that_is_no_folder_is_not_passed_over(
     assert code == 2 and err.startswith(f"Error: PAPER_REPRO_DATA is {root}, which") and err.count("\n") == 1
 
 
+def test_a_page_cannot_be_a_folder(invoke: Invoke, tmp_path: Path) -> None:
+    code, _, err = invoke("report", "--results", str(records(tmp_path / "runs")), "-o", str(tmp_path))
+    assert code == 2 and err == f"Error: {tmp_path} is a folder; give the name of a file in it.\n"
+
+
+def test_figures_of_an_unknown_tier_are_refused(invoke: Invoke) -> None:
+    code, _, err = invoke("figures", "--tier", "nope")
+    assert code == 2 and err.startswith("Error: There is no tier 'nope'")
+
+
 def test_judging_nothing_is_one_sentence(invoke: Invoke, tmp_path: Path) -> None:
     code, out, err = invoke("claims", "--json", "--results", str(tmp_path / "none"))
     assert (code, out) == (2, "") and err.startswith("Error: There are no records in ")
@@ -216,9 +226,9 @@ def test_the_tier_chooses_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_output_in_a_pipe_is_not_cut_and_the_module_can_be_run(tmp_path: Path) -> None:
-    arguments = ["claims", "titans", "--tier", "smoke", "--results", str(tmp_path)]
+    arguments = ["claims", "titans", "--tier", "smoke", "--results", str(records(tmp_path))]
     command = [sys.executable, "-m", "paper_repro.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=REPO, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPO, check=False)
     assert "\x1b" not in done.stdout, "no colours in a pipe"
     entry = ledger.load_ledger("titans").entries[0]
     assert entry.statement[:120] in done.stdout

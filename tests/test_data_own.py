@@ -67,6 +67,7 @@ def test_identical_texts_stay_on_one_side(tmp_path: Path) -> None:
         ({"text": TEXTS, "label": [0.0, np.nan] * 10}, "10 missing values"),
         ({"text": TEXTS, "label": ["a", None] * 10}, "10 missing values"),
         ({"text": TEXTS, "label": [0.5, 1.0] * 10}, "fractions"),
+        ({"text": TEXTS, "label": [float("inf"), 1.0] * 10}, "fractions"),
         ({"text": [None, *TEXTS[1:]], "label": [0, 1] * 10}, "1 empty values"),
         ({"text": range(20), "label": [0, 1] * 10}, "must hold text"),
         ({"img": TEXTS, "label": [0, 1] * 10}, "must hold encoded image files"),

@@ -192,6 +192,32 @@ def test_a_run_is_repeatable_bit_for_bit_on_a_cpu(tmp_path: Path, monkeypatch: p
     assert texts[0] == texts[1]
 
 
+@pytest.mark.parametrize("damage", ["a flipped byte", "cut off", "the header"])
+def test_damaged_weights_in_the_cache_are_noticed(tmp_path: Path, damage: str) -> None:
+    model, path = torch.nn.Linear(30, 30), tmp_path / "model.safetensors"
+    titans.save_model(model, path)
+    other = torch.nn.Linear(30, 30)
+    titans.load_model(other, path)
+    assert torch.equal(other.weight, model.weight)
+    raw = bytearray(path.read_bytes())
+    if damage == "cut off":
+        raw = raw[:-100]
+    else:
+        raw[-1 if damage == "a flipped byte" else 20] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(UserError, match="are not those that were saved there; delete the file"):
+        titans.load_model(other, path)
+
+
+def test_the_spelling_of_a_path_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    frame = pd.DataFrame({"text": [f"word{i} and {i % 7}" for i in range(40)], "label": [i % 2 for i in range(40)]})
+    frame.to_parquet(tmp_path / "my.parquet")
+    monkeypatch.chdir(tmp_path)
+    config = runner.load_config("titans", "smoke")
+    spelt = [titans.cells(config, data=name) for name in ("my.parquet", "./my.parquet", str(tmp_path / "my.parquet"))]
+    assert len({tuple(cell.key() for cell in cells) for cells in spelt}) == 1
+
+
 def test_a_failure_is_recorded_and_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cell = titans.cells(runner.load_config("titans", "smoke"))[0]
 

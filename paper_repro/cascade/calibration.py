@@ -9,6 +9,7 @@ Each step tests the mean of the bounded loss ``1[kept] (1[teacher right] - 1[stu
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from paper_repro.seeds import numpy_rng
 
@@ -35,9 +36,9 @@ def betting_p_value(values: np.ndarray, bound: float, delta: float) -> float:
 
 
 def calibrate_threshold(
-    score: np.ndarray,
-    student_right: np.ndarray,
-    teacher_right: np.ndarray,
+    score: ArrayLike,
+    student_right: ArrayLike,
+    teacher_right: ArrayLike,
     *,
     epsilon: float,
     delta: float,
@@ -45,20 +46,22 @@ def calibrate_threshold(
 ) -> float:
     """The threshold (keep ``score >= threshold``) chosen on held-out data [N]; infinity when nothing may be kept.
 
-    ``thresholds`` are the candidates from strict to loose; they must not be computed from the held-out data.
-    ``epsilon`` and ``delta`` are fractions in (0, 1). Raises ValueError outside of that or without data.
+    Takes arrays and CPU tensors. ``thresholds`` are the candidates from strict to loose; they must not be computed from
+    the held-out data. ``epsilon`` and ``delta`` are fractions in (0, 1). Raises ValueError outside of that or without
+    data.
     """
     if not (0.0 < epsilon < 1.0 and 0.0 < delta < 1.0):
         raise ValueError(f"epsilon and delta must be in (0, 1); got {epsilon} and {delta}")
-    if len(score) == 0:
+    scores = np.asarray(score)
+    if len(scores) == 0:
         raise ValueError("no held-out examples to calibrate on")
     # The betting test is valid for data in random order; a file sorted by class or by score is not.
-    order = numpy_rng(0, "calibration order").permutation(len(score))
-    score = score[order]
-    loss = (teacher_right.astype(np.float64) - student_right.astype(np.float64))[order]
+    order = numpy_rng(0, "calibration order").permutation(len(scores))
+    scores = scores[order]
+    loss = (np.asarray(teacher_right, np.float64) - np.asarray(student_right, np.float64))[order]
     accepted = float("inf")
     for threshold in thresholds:
-        kept_loss = np.where(score >= threshold, loss, 0.0)
+        kept_loss = np.where(scores >= threshold, loss, 0.0)
         if betting_p_value((1.0 + kept_loss) / 2.0, (1.0 + epsilon) / 2.0, delta) > delta:
             break
         accepted = float(threshold)

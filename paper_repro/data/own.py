@@ -104,7 +104,7 @@ def _labels(path: Path, column: Any) -> tuple[list[str], np.ndarray]:
     if bad:
         raise UserError(f"The column label of {path} has {bad} missing values (null or NaN); remove these rows.")
     if pa.types.is_floating(column.type):
-        if any(value != int(value) for value in values):
+        if not all(value.is_integer() for value in values):
             raise UserError(f"The column label of {path} holds fractions; it must hold integers or strings.")
         values = [int(value) for value in values]
     elif not all(isinstance(value, int | str) for value in values):

@@ -40,7 +40,7 @@ class Metric(Config):
 
 
 class Record(BaseModel):
-    """One cell that ran, or tried to (DESIGN.md, section 5).
+    """One cell that ran, or tried to.
 
     ``key`` is the sha256 of the cell's configuration; ``samples`` holds raw series (numpy arrays are accepted);
     ``clocks`` are seconds; ``environment`` has one entry for each environment the cell ran on; ``error`` is the one

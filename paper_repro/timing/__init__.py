@@ -1,4 +1,4 @@
-"""The one timing harness (DESIGN.md, section 7). Importing it imports no torch; ``timing.inference`` does."""
+"""The one timing harness. Importing it imports no torch; ``timing.inference`` does."""
 
 from paper_repro.timing.harness import Measurement, Samples, measure
 from paper_repro.timing.machine import Machine
