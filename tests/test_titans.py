@@ -143,10 +143,11 @@ def command(*arguments: str, results: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_and_a_second_run_computes_nothing(tmp_path: Path) -> None:
     environment = {**os.environ, "PAPER_REPRO_CACHE": str(tmp_path / "cache")}
     results = tmp_path / "runs"
-    arguments = command("--only", "digits-mlp-c", "--seeds", "1", "--workers", "1", results=results)
+    arguments = command("--only", "digits-mlp-c", "--seeds", "1", "--workers", "2", results=results)
     process = subprocess.Popen(arguments, env=environment, start_new_session=True)
     deadline = time.monotonic() + 120
     while len(list(results.rglob("*.json"))) < 2 and time.monotonic() < deadline:
