@@ -66,7 +66,7 @@ def _execute(path: Path, out: Path, environment: dict[str, str], timeout_s: floa
         km=AsyncKernelManager(kernel_spec_manager=_ThisInterpreter()),
     )
     try:
-        client.execute(env=environment)
+        client.execute(env=environment, cleanup_kc=True)  # a manager that is handed in is else left running
     except CellExecutionError as error:
         last = str(error).strip().splitlines()[-1]
         raise UserError(f"The notebook {path.name} failed ({last}); run it in Jupyter to see where.") from error
