@@ -9,42 +9,27 @@ import time
 from collections.abc import Callable
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 import torch
-from pydantic import Field
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from paper_repro import data, seeds, zoo
+from paper_repro import data, planning, seeds, zoo
 from paper_repro.cascade.measure import CascadeSettings, Predictions, as_tensor, measure_cascade, teacher_summary
-from paper_repro.config import Config, canonical_json
-from paper_repro.data.sources import ImageSource, Rows, TextSource, channel_statistics
+from paper_repro.config import Config
+from paper_repro.data.sources import ImageSource, TextSource, channel_statistics
 from paper_repro.distill import losses
-from paper_repro.distill.logits import LogitSpec, TeacherLogits, weights_sha256
+from paper_repro.distill.teacher import ModelSpec, Teacher, stored_logits, trained_teacher
+from paper_repro.distill.weights import load_model, save_model
 from paper_repro.errors import UserError
-from paper_repro.paths import cache_dir, write_atomic
+from paper_repro.paths import cache_dir
 from paper_repro.results.schema import Metric
 from paper_repro.runner import Cell, Outcome
 from paper_repro.timing.inference import time_pair
 from paper_repro.train import TrainConfig, forward, predict, train
 
 PAPER = "titans"
-
-
-class ModelSpec(Config):
-    """A zoo model, how it reads the data, and how it is trained."""
-
-    model: str
-    options: dict[str, Any] = Field(default_factory=dict)  # passed on to zoo.build
-    image_size: int | None = None  # average-pool images to this many pixels a side
-    augment: bool = False  # random flip and crop
-    tokenizer: str = "minilm-l6"
-    max_length: int = 64  # tokens
-    train: TrainConfig
-    fine_tune: TrainConfig | None = None  # for methods that start from a trained student
 
 
 class Method(Config):
@@ -151,20 +136,13 @@ def _cell(
         paper=PAPER,
         experiment=experiment,
         tier=config.tier,
-        dataset=label_of(task.dataset),
+        dataset=data.label(task.dataset),
         model=spec.model,
         method=method,
         params=params,
         seed=seed,
         stage=stage,
     )
-
-
-def label_of(dataset: str) -> str:
-    """What records call a data set: its name, or for a user's file its stem and the start of its fingerprint."""
-    if not dataset.endswith(".parquet"):
-        return dataset
-    return f"{Path(dataset).stem}-{data.fingerprint(dataset, 'train')[:8]}"
 
 
 def own_task(config: TitansConfig, dataset: str) -> Task:
@@ -176,9 +154,7 @@ def own_task(config: TitansConfig, dataset: str) -> Task:
             f"The tier '{config.tier}' has no {info.modality} task to take the recipe from; choose another."
         )
     in_classes = list(range((len(info.classes) + 1) // 2))
-    # however the path of a file is spelt, it is the same file and its cells have the same keys
-    dataset = str(Path(dataset).resolve()) if dataset.endswith(".parquet") else dataset
-    return template.model_copy(update={"dataset": dataset, "in_classes": in_classes})
+    return template.model_copy(update={"dataset": data.absolute(dataset), "in_classes": in_classes})
 
 
 def timing_cells(config: TitansConfig, device: str) -> list[Cell]:
@@ -270,51 +246,25 @@ class TaskData:
         return self.cell.model_copy(update=update)
 
     @cached_property
-    def teacher(self) -> "Teacher":
+    def teacher(self) -> Teacher:
         """The trained teacher: from the cache, or trained now, resuming where a killed run stopped."""
-        model, path = self.build(self.teacher_spec, seed=0), self.weights_path(self.teacher_cell())
-        if path.exists():
-            load_model(model, path)
-            return Teacher(model.eval(), {}, [])
-        checkpoint = path.with_suffix(".checkpoint")
-        result = train(
-            model,
+        return trained_teacher(
+            self.build(self.teacher_spec, seed=0),
+            self.weights_path(self.teacher_cell()),
             self.source(self.teacher_spec, "train", augment=self.teacher_spec.augment),
-            lambda net, batch: nn.functional.cross_entropy(forward(net, batch).float(), batch["label"]),
             self.teacher_spec.train,
-            seed=0,
             device=self.device,
-            checkpoint=checkpoint,
-            stream_axes={"dataset": self.label, "role": "teacher"},
-            progress="teacher",
+            dataset=self.label,
         )
-        save_model(model, path)
-        checkpoint.unlink(missing_ok=True)  # of several processes one is the first
-        return Teacher(model.eval(), result.clocks, result.environments)
 
     def teacher_logits(self, rows: Literal["official_train", "test"]) -> Tensor:
         """Teacher logits [N, L] of a whole official split, from the store."""
         if rows not in self._logits:
+            fingerprint = self.parts["test" if rows == "test" else "train"].fingerprint
             source = self.source(self.teacher_spec, rows)
-            reads = self.teacher_spec.model_dump(mode="json", include={"image_size", "tokenizer", "max_length"})
-            spec = LogitSpec(
-                weights=weights_sha256(self.teacher.model),
-                preprocessing=canonical_json({**reads, "precision": "fp32"}),
-                data=self.parts["test" if rows == "test" else "train"].fingerprint,
-            )
-            self._logits[rows] = as_tensor(TeacherLogits().get(spec, partial(self._teacher_on, source), len(source)))
+            logits = stored_logits(self.teacher.model, self.teacher_spec, source, fingerprint, device=self.device)
+            self._logits[rows] = as_tensor(logits)
         return self._logits[rows]
-
-    def _teacher_on(self, source: ImageSource | TextSource, indices: np.ndarray) -> np.ndarray:
-        """Teacher logits of some rows. Texts go in order of length, which saves most of the padding."""
-        rows = torch.from_numpy(indices)
-        order = torch.arange(len(rows))
-        if isinstance(source, TextSource):
-            order = source.lengths[rows].argsort(stable=True)
-        logits = predict(
-            self.teacher.model, Rows(source, rows[order]), 256 if self.is_image else 64, device=self.device
-        )
-        return logits[order.argsort()].numpy()
 
     def cost(self, spec: ModelSpec, model: nn.Module) -> dict[str, float]:
         """Parameters (all, and those that an example touches) and FLOPs per example.
@@ -355,14 +305,6 @@ class TaskData:
         return predict(model, source, 1024, device=self.device).cpu()
 
 
-class Teacher(NamedTuple):
-    """A trained teacher, the clocks of training it now (none when it was cached), and where earlier parts ran."""
-
-    model: nn.Module
-    clocks: dict[str, float]
-    environments: list[dict[str, Any]]
-
-
 @lru_cache(maxsize=2)
 def _task_by_key(cell_json: str, device: str) -> TaskData:
     return TaskData(Cell.model_validate_json(cell_json), device)
@@ -373,24 +315,6 @@ def _task(cell: Cell, device: str) -> TaskData:
     params = {name: cell.params[name] for name in ("task", "teacher", "easy_margin")}
     anchor = cell.model_copy(update={"experiment": "", "model": "", "method": "", "params": params, "seed": 0})
     return _task_by_key(anchor.model_dump_json(), device)
-
-
-def save_model(model: nn.Module, path: Path) -> None:
-    """Write the weights as safetensors with their checksum, whole or not at all."""
-    tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-    write_atomic(path, save(tensors, metadata={"sha256": weights_sha256(model)}))
-
-
-def load_model(model: nn.Module, path: Path) -> None:
-    """Read what ``save_model`` wrote. Raises UserError when the file has changed since."""
-    try:
-        with safe_open(path, "pt") as file:
-            saved = (file.metadata() or {}).get("sha256")
-        model.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError):
-        saved = None
-    if saved != weights_sha256(model):
-        raise UserError(f"The weights in {path} are not those that were saved there; delete the file and run again.")
 
 
 def _compute_teacher(cell: Cell, task: TaskData) -> Outcome:
@@ -534,26 +458,14 @@ def _compute_timing(cell: Cell, device: str) -> Outcome:
     return Outcome(metrics, **found)
 
 
-class PlanAssumptions(NamedTuple):
-    """What turns FLOPs into hours and money where nothing can be measured; printed with every plan."""
-
-    devices: int = 8
-    peak_tflops: float = 312.0  # A100, dense bf16, vendor's figure
-    utilisation: float = 0.3  # share of the peak that small convolutional and encoder models reach (our assumption)
-    money_per_device_hour: float = 2.0  # US dollars (our assumption)
-
-
-ASSUMPTIONS = PlanAssumptions()
-
-
-def plan(config: TitansConfig, assumptions: PlanAssumptions = ASSUMPTIONS) -> list[dict[str, Any]]:
+def plan(config: TitansConfig) -> list[dict[str, Any]]:
     """GPU-hours, memory, disk and money of each task of a tier, from the FLOPs of its models. Loads no data.
 
     A training step costs three forward passes (forward, and twice that backward). The teacher's logits cost one
     forward pass over the train and test examples; the teacher's own training is in its row.
     """
     return [
-        _planned(task, role, spec, runs, assumptions)
+        _planned(task, role, spec, runs)
         for task in config.tasks
         for role, spec, runs in [
             ("teacher", task.teacher, 1),
@@ -566,25 +478,13 @@ def _repetitions(config: TitansConfig, student: Student) -> int:
     return sum(student.decisive_seeds if method.decisive else method.seeds for method in config.methods)
 
 
-def _planned(task: Task, role: str, spec: ModelSpec, runs: int, assumptions: PlanAssumptions) -> dict[str, Any]:
+def _planned(task: Task, role: str, spec: ModelSpec, runs: int) -> dict[str, Any]:
     info = data.MANIFEST[task.dataset]
     train_rows, test_rows = (info.splits[info.split_name(split)].rows or 0 for split in ("train", "test"))
     cost = zoo.cost(spec.model, size=spec.max_length if task.modality == "text" else spec.image_size, **spec.options)
     seen = spec.train.total_steps(train_rows) * spec.train.global_batch
-    labelled = train_rows + test_rows
-    hours = runs * cost["flops_per_example"] * (3 * seen + labelled) / 3600
-    hours /= assumptions.peak_tflops * 1e12 * assumptions.utilisation
-    weights = 4 * cost["params"]  # bytes, fp32
-    return {
-        "task": task.dataset,
-        "role": role,
-        "model": spec.model,
-        "runs": runs,
-        "gpu_hours": hours,
-        "wall_hours": hours / assumptions.devices,
-        "memory_gb": 4 * weights / 1e9,  # weights, gradients, two moments; activations come on top
-        "disk_gb": weights * (3 if role == "teacher" else 1) / 1e9,  # a teacher also has a checkpoint
-        "money_usd": hours * assumptions.money_per_device_hour,
-        "assumes": f"{assumptions.peak_tflops:g} TFLOP/s at {assumptions.utilisation:.0%}, "
-        f"{assumptions.money_per_device_hour:g} USD per GPU-hour",
-    }
+    flops = runs * cost["flops_per_example"] * (3 * seen + train_rows + test_rows)
+    return planning.row(
+        task.dataset, role, spec.model, runs=runs, hours=planning.ASSUMPTIONS.hours(flops), params=cost["params"],
+        copies_on_disk=3 if role == "teacher" else 1,  # a teacher also has a checkpoint
+    )  # fmt: skip

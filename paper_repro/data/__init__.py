@@ -1,7 +1,7 @@
 """Data: the manifest of all data sets, one way to load them, and what the trainer reads them through."""
 
 from paper_repro.data.images import ImageSplit, load_images
-from paper_repro.data.load import describe, fingerprint, load
+from paper_repro.data.load import absolute, describe, fingerprint, label, load
 from paper_repro.data.manifest import MANIFEST, DatasetInfo
 from paper_repro.data.phrases import overlap_mask, phrase_groups, sst2_test_overlap
 from paper_repro.data.splits import Split, stratified_split
@@ -15,10 +15,12 @@ __all__ = [
     "Split",
     "TextSplit",
     "Tokens",
+    "absolute",
     "describe",
     "encode",
     "fetch",
     "fingerprint",
+    "label",
     "load",
     "load_images",
     "load_texts",

@@ -67,14 +67,27 @@ def fingerprint(name_or_path: str, split: str) -> str:
     return open_split(name_or_path, split).fingerprint
 
 
-def open_split(name: str, split: str) -> Opened:
-    """Open ``split`` of ``name``. Raises UserError: unknown name or split, missing, damaged or ambiguous data."""
+def label(name: str) -> str:
+    """What records call a data set: its name, or for a user's file its stem and the start of its fingerprint."""
+    return f"{Path(name).stem}-{fingerprint(name, 'train')[:8]}" if name.endswith(".parquet") else name
+
+
+def absolute(name: str) -> str:
+    """``name``, or the one spelling of a file's path: the same file then gives the same keys."""
+    return str(Path(name).resolve()) if name.endswith(".parquet") else name
+
+
+def open_split(name: str, split: str, *, as_published: bool = False) -> Opened:
+    """Open ``split`` of ``name``; ``as_published``: "test" is the publisher's own, labelled or not.
+
+    Raises UserError: unknown name or split, missing, damaged or ambiguous data.
+    """
     if name.endswith(".parquet"):
         from paper_repro.data.own import open_own
 
         return Opened(*open_own(Path(name), split))
     info = lookup(name)
-    split = info.split_name(split)
+    split = split if as_published else info.split_name(split)
     if split not in info.splits:
         raise UserError(f"The data set '{name}' has no split '{split}'; choose one of: {', '.join(info.splits)}.")
     if info.source == "embedded":
@@ -106,7 +119,9 @@ def local_folder(info: DatasetInfo) -> Path | None:
 
 
 def _rivals(info: DatasetInfo) -> list[DatasetInfo]:
-    return [other for other in MANIFEST.values() if other.folder == info.folder]
+    """``info`` and the data sets whose other files would lie in the same folder."""
+    others = [other for other in MANIFEST.values() if other.folder == info.folder and other.splits != info.splits]
+    return [info, *others]
 
 
 def owner_of(folder: Path, rivals: list[DatasetInfo]) -> DatasetInfo | None:
@@ -182,7 +197,7 @@ def _open_local(info: DatasetInfo, split: str, folder: Path) -> Opened:
     if allowed and rows not in allowed:
         raise UserError(wrong_rows(path, rows, allowed))
     fingerprint = sha256_key({"files": {path.name: sha256_of(path)}, "split": split})
-    return Opened(_load_dataset(info, str(folder), split), info, fingerprint)
+    return Opened(_load_dataset(info, str(folder), split, file=path.name), info, fingerprint)
 
 
 def wrong_rows(path: Path, rows: int, allowed: set[int]) -> str:
@@ -202,13 +217,13 @@ def _open_hub(info: DatasetInfo, split: str) -> Opened:
     return Opened(_load_dataset(info, info.hub, split), info, sha256_key(identity))
 
 
-def _load_dataset(info: DatasetInfo, path: str, split: str) -> "datasets.Dataset":
+def _load_dataset(info: DatasetInfo, path: str, split: str, file: str | None = None) -> "datasets.Dataset":
     import datasets
     import huggingface_hub
 
     datasets.disable_progress_bars()
-    if path != info.hub:
-        return datasets.load_dataset(path, split=split)
+    if file is not None:  # named, as the library guesses only the names train, validation and test
+        return datasets.load_dataset(path, data_files={split: file}, split=split)
     try:
         if not offline():  # ask once with a short timeout: load_dataset would retry for half a minute without network
             huggingface_hub.HfApi().dataset_info(path, revision=info.revision, timeout=10.0)
