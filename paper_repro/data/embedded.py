@@ -117,24 +117,56 @@ def docstring_corpus() -> dict[str, list[str] | list[int]]:
     labels: list[int] = []
     groups: list[int] = []
     seen: set[tuple[str, ...]] = set()
-    file_number = 0
-    for label, package in enumerate(LIBRARIES):
-        count = 0
-        for path in _sources(package):
-            file_number += 1
-            for words in _prose(path.read_text(encoding="utf-8", errors="replace")):
-                shingles = {tuple(words[i : i + 5]) for i in range(len(words) - 4)}
-                known = len(shingles & seen)
-                if 2 * known >= len(shingles):
-                    continue
+    for label, files in enumerate(_labelled_files(seen)):
+        for group, found in files:
+            texts += found
+            labels += [label] * len(found)
+            groups += [group] * len(found)
+    return {"text": texts, "label": labels, "group": groups}
+
+
+def unlabelled_docstrings() -> list[str]:
+    """Texts by the same rule from the next source files of each library, as many as there are up to 1,000; cached."""
+    versions = {library: importlib.metadata.version(library) for library in LIBRARIES.values()}
+    path = cache_dir() / "embedded" / f"unlabelled-{sha256_key({'versions': versions, 'rule': RULE})}.json"
+    try:
+        return list(json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        pass
+    seen: set[tuple[str, ...]] = set()
+    used = {package: len(files) for package, files in zip(LIBRARIES, _labelled_files(seen), strict=True)}
+    texts = [text for package, count in used.items() for found in _files(package, count, seen) for text in found]
+    write_atomic(path, json.dumps(texts))
+    return texts
+
+
+def _labelled_files(seen: set[tuple[str, ...]]) -> list[list[tuple[int, list[str]]]]:
+    """For each library the files of the labelled corpus: (number, texts)."""
+    found: list[list[tuple[int, list[str]]]] = []
+    number = 1
+    for package in LIBRARIES:
+        found.append([(number + place, texts) for place, texts in enumerate(_files(package, 0, seen))])
+        number += len(found[-1])
+    return found
+
+
+def _files(package: str, skip: int, seen: set[tuple[str, ...]]) -> Iterator[list[str]]:
+    """The texts of each of the source files after the first ``skip``, until there are ``PER_CLASS`` texts.
+
+    ``seen`` holds the five-word sequences of all texts so far; these files' are added.
+    """
+    count = 0
+    for path in _sources(package)[skip:]:
+        texts = []
+        for words in _prose(path.read_text(encoding="utf-8", errors="replace")):
+            shingles = {tuple(words[i : i + 5]) for i in range(len(words) - 4)}
+            if 2 * len(shingles & seen) < len(shingles):
                 seen |= shingles
                 texts.append(" ".join(words))
-                labels.append(label)
-                groups.append(file_number)
-                count += 1
-            if count >= PER_CLASS:
-                break
-    return {"text": texts, "label": labels, "group": groups}
+        yield texts
+        count += len(texts)
+        if count >= PER_CLASS:
+            return
 
 
 def _sources(package: str) -> list[Path]:
