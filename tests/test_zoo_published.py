@@ -25,6 +25,7 @@ PUBLISHED = {
     "roberta-large": (355, 0.5),  # Liu et al. 2019
     "mobilebert": (25.3, 0.75),  # Sun et al. 2020; with their masked-language head
     "distilbert": (66, 1.0),  # Sanh et al. 2019; with our classifier's hidden layer of 0.6
+    "distilroberta": (82, 0.5),  # its model card
     "bert-base": (110, 1.0),  # Devlin et al. 2019, rounded to tens
     "bert-large": (340, 5.0),  # the same
     "t5-small": (60, 1.0),  # Raffel et al. 2020: "60 million"
@@ -66,10 +67,12 @@ def test_flops_are_twice_the_published_multiply_accumulates(name, giga_macs, tol
 
 def test_the_table_is_complete_and_grows_with_the_models():
     rows = {row["name"]: row for row in table()}
-    assert set(rows) == set(TABLE) and len(rows) == 25
+    assert set(rows) == set(TABLE) and len(rows) == 29
     for name, row in rows.items():
         assert row["params"] > 0 and row["flops_per_example"] > 0, name
-        assert row["licence"] and row["input"].endswith(("pixels", "tokens")) and row["num_classes"] >= 2, name
+        assert row["licence"] and row["input"].endswith(("pixels", "tokens", "n-grams")) and row["num_classes"] >= 2, (
+            name
+        )
         assert (row["pretrained"] is None) == (name not in HUB), name
     for field in ("params", "flops_per_example"):
         values = [rows[f"mobilenetv3-{width}"][field] for width in (0.35, 0.5, 0.75, 1.0, 1.25)]

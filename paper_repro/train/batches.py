@@ -1,7 +1,7 @@
 """From examples to batches: the data order, and one step's batch as a pure function of the step."""
 
 from collections.abc import Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from paper_repro.seeds import torch_rng
 from paper_repro.train.config import TrainConfig
 from paper_repro.train.processes import rank_and_world
 
-Batch = dict[str, Tensor]
+Batch = dict[str, Any]  # tensors, or what has their length, slices and device (data.ragged.RaggedIds)
 
 LENGTH_WINDOW = 64  # batches among which examples of similar length are brought together
 
@@ -35,9 +35,11 @@ class Source(Protocol):
 
 
 def forward(model: nn.Module, batch: Batch) -> Tensor:
-    """Logits [B, C] of ``model`` on an image batch ("pixels") or a text batch ("input_ids", "attention_mask")."""
+    """Logits [B, C] of ``model`` on a batch of images ("pixels"), n-grams ("bags") or tokens ("input_ids", ...)."""
     if "pixels" in batch:
         return model(batch["pixels"])
+    if "bags" in batch:
+        return model(batch["bags"].ids, batch["bags"].offsets)
     return model(batch["input_ids"], batch["attention_mask"])
 
 

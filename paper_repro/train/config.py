@@ -17,7 +17,7 @@ class TrainConfig(Config):
     steps: int | None = Field(default=None, gt=0)
     global_batch: int = Field(gt=0)  # examples per optimiser step, over all processes
     micro_batch: int | None = Field(default=None, gt=0)  # examples per forward pass; None: all of a process
-    optimizer: Literal["sgd", "adamw"]
+    optimizer: Literal["sgd", "adamw", "sparse_adam"]
     lr: float = Field(gt=0)
     momentum: float = Field(default=0.9, ge=0, lt=1)
     nesterov: bool = True
@@ -82,8 +82,20 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimiser ``config`` names, on ``parameter_groups``."""
+    """The optimiser ``config`` names, on ``parameter_groups``.
+
+    ``sparse_adam``: tables with sparse gradients get SparseAdam, which touches a batch's rows only and knows no weight
+    decay, all else AdamW (Sparse Distillation, section 2.5).
+    """
     groups = parameter_groups(model, config)
+    if config.optimizer == "sparse_adam":
+        from paper_repro.train.sparse_adam import SparseAdam, Together
+
+        tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.sparse]
+        for group in groups:
+            group["params"] = [p for p in group["params"] if not any(p is table for table in tables)]
+        dense = torch.optim.AdamW([group for group in groups if group["params"]], lr=config.lr, betas=config.betas)
+        return Together([SparseAdam(tables, lr=config.lr, betas=config.betas), dense]) if tables else dense
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
     nesterov = config.nesterov and config.momentum > 0

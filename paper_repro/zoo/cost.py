@@ -1,5 +1,6 @@
 """What a model costs: parameters and FLOPs, without its weights ever taking memory."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,29 +12,50 @@ from torch.utils.flop_counter import FlopCounterMode
 from paper_repro.zoo.registry import TABLE, build, resolve
 
 
-def flops(model: nn.Module, batch: Mapping[str, Tensor] | Sequence[Tensor]) -> float:
+def flops(model: nn.Module, batch: Mapping[str, Any] | Sequence[Tensor]) -> float:
     """FLOPs of one forward pass over the whole ``batch``: the trainer's batch, or the model's inputs in order.
 
     2 x multiply-accumulates of convolutions, matrix products and attention; look-ups, activations and norms count
-    nothing. Attention is counted in full, padding included, whichever kernel computes it.
+    nothing. Attention and recurrent layers are counted in full, padding included, whichever kernel computes them.
     """
     batch = arguments_of(batch) if isinstance(batch, Mapping) else batch
     was_training = model.training
     try:
         # Fused attention kernels hide their products, and not all of them are known to the counter.
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counting() as counter:
             model.eval()(*batch)
     finally:
         model.train(was_training)
     return float(counter.get_total_flops())
 
 
-def arguments_of(batch: Mapping[str, Tensor]) -> list[Tensor]:
+def counting() -> FlopCounterMode:
+    """torch's counter, which does not know the fused recurrent layers of oneDNN and cuDNN."""
+    ops = torch.ops.aten
+    return FlopCounterMode(
+        display=False,
+        custom_mapping={
+            ops.mkldnn_rnn_layer: lambda x, *weights, **_: recurrent_flops(x, weights[:2]),
+            ops._cudnn_rnn: lambda x, weights, *_, **__: recurrent_flops(x, weights),
+        },
+    )
+
+
+def recurrent_flops(x: Sequence[int], weights: Sequence[Sequence[int]]) -> int:
+    """FLOPs of recurrent weight matrices, given as shapes, over inputs of shape ``x``: [steps, batch, size], any order
+    of the first two, or packed [steps of all texts, size]. Biases, of one dimension, count nothing.
+    """
+    return 2 * math.prod(x[:-1]) * sum(math.prod(shape) for shape in weights if len(shape) == 2)
+
+
+def arguments_of(batch: Mapping[str, Any]) -> list[Tensor]:
     """The model's inputs, in order, out of a batch of the trainer."""
+    if "bags" in batch:
+        return [batch["bags"].ids, batch["bags"].offsets]
     return [batch[name] for name in ("pixels", "input_ids", "attention_mask") if name in batch]
 
 
-def active_params(model: nn.Module, batch: Mapping[str, Tensor]) -> float:
+def active_params(model: nn.Module, batch: Mapping[str, Any]) -> float:
     """Parameters that one example of ``batch`` touches, as a mean: all but the embedding rows that it does not look up.
 
     A table that is read in another way than by calling it (learned positions, often) counts in full.
@@ -75,12 +97,16 @@ def cost(name: str, num_classes: int | None = None, size: int | None = None, **o
 def inputs(
     name: str, batch_size: int, size: int | None = None, *, seed: int = 0, device: str = "cpu", **options: Any
 ) -> tuple[Tensor, ...]:
-    """A synthetic batch for the model ``name``: normal pixels, or uniform token ids without padding.
+    """A synthetic batch for the model ``name``: normal pixels, or uniform token or n-gram ids without padding.
 
     ``size`` and ``options`` as in ``cost``. Drawn on the CPU from ``seed``, so the same on every device.
     """
     entry, options = resolve(name, options)
     side = size or entry.size_with(options)
+    if entry.modality == "ngrams":
+        rows = options.get("vocab", 1_000_000)
+        drawn = torch.randint(0, rows, (batch_size * side,), generator=torch.Generator().manual_seed(seed))
+        return drawn.to(device), torch.arange(batch_size + 1, device=device) * side
     shape = (batch_size, 3, side, side) if entry.modality == "image" else (batch_size, side)
     if device == "meta":
         values = torch.empty(shape, device=device, dtype=torch.float32 if entry.modality == "image" else torch.int64)

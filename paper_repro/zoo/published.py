@@ -90,12 +90,14 @@ BERT = MappingProxyType(
 LARGE = MappingProxyType(
     {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096}
 )
-ROBERTA_LARGE = MappingProxyType(
+ROBERTA = MappingProxyType(
     {
-        **BERT, **LARGE, "vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1,
-        "layer_norm_eps": 1e-5, "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
+        **BERT, "vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1, "layer_norm_eps": 1e-5,
+        "pad_token_id": 1, "bos_token_id": 0, "eos_token_id": 2,
     }
 )  # fmt: skip
+ROBERTA_LARGE = MappingProxyType({**ROBERTA, **LARGE})
+DISTILROBERTA = MappingProxyType({**ROBERTA, "num_hidden_layers": 6})
 MOBILEBERT = MappingProxyType(
     {
         **BERT, "hidden_size": 512, "num_hidden_layers": 24, "num_attention_heads": 4, "intermediate_size": 512,

@@ -14,8 +14,10 @@ from torch import nn
 
 from paper_repro.errors import UserError
 from paper_repro.zoo import minilm, published
+from paper_repro.zoo.dan import Dan
 from paper_repro.zoo.published import Hub, T5Classifier, TextClassifier, mobilenet_v3, timm_model
-from paper_repro.zoo.text import WORDPIECES, Bag, Transformer
+from paper_repro.zoo.recurrent import Lstm
+from paper_repro.zoo.text import WORDPIECES, Bag, Cnn, Transformer
 from paper_repro.zoo.vision import MLP, CifarResNet
 
 if TYPE_CHECKING:
@@ -28,14 +30,15 @@ LICENCE = "Apache-2.0"  # this project's, timm's and transformers'
 class Entry:
     """A model of the zoo.
 
-    ``size``: side of its images in pixels, or tokens of its texts, for which FLOPs are stated. ``suffix``: the option
-    that a name's ending -wN sets. ``parameters`` and FLOPs are those of the built model with ``num_classes`` classes.
+    ``size``: side of its images in pixels, or tokens or n-grams of its texts, for which FLOPs are stated. ``suffix``:
+    the option that a name's ending -wN sets. ``parameters`` and FLOPs are those of the built model with ``num_classes``
+    classes.
     """
 
     name: str
     builder: Callable[..., nn.Module]
     source: str
-    modality: Literal["image", "text"]
+    modality: Literal["image", "text", "ngrams"]
     num_classes: int
     size: int
     licence: str = LICENCE
@@ -46,7 +49,9 @@ class Entry:
     @property
     def input(self) -> str:
         """The input of one example, in words."""
-        return f"3 x {self.size} x {self.size} pixels" if self.modality == "image" else f"{self.size} tokens"
+        if self.modality == "image":
+            return f"3 x {self.size} x {self.size} pixels"
+        return f"{self.size} {'n-grams' if self.modality == 'ngrams' else 'tokens'}"
 
     @property
     def params(self) -> int:
@@ -84,6 +89,7 @@ HUB = {
     "roberta-large": Hub("FacebookAI/roberta-large", "722cf37b1afa9454edce342e7895e588b6ff1d59"),
     "mobilebert": Hub("google/mobilebert-uncased"),
     "distilbert": Hub("distilbert/distilbert-base-uncased", "12040accade4e8a0f71eabdb258fecc2e7e948be"),
+    "distilroberta": Hub("distilbert/distilroberta-base", "fb53ab8802853c8e4fbdbcd0529f21fc6f459b2b"),
     "bert-base": Hub("google-bert/bert-base-uncased", "86b5e0934494bd15c9632b12f734a8a67f723594"),
     "bert-large": Hub("google-bert/bert-large-uncased", "6da4b6a26a1877e173fca3225479512db81a5e5b"),
     "t5-small": Hub("google-t5/t5-small", "df1b051c49625cf57a3d0d8d3863ed4d13564fe4"),
@@ -100,7 +106,10 @@ def _own() -> list[Entry]:
         *resnets,
         Entry("mlp", MLP, "own", "image", 10, 32),
         Entry("bag", Bag, "own", "text", 2, 128, suffix="dim"),
+        Entry("dan", Dan, "own", "ngrams", 2, 488, suffix="dim"),
         Entry("transformer", Transformer, "own", "text", 2, 128, suffix="dim"),
+        Entry("lstm", Lstm, "own", "text", 2, 128, suffix="hidden"),
+        Entry("cnn", Cnn, "own", "text", 2, 128, suffix="channels"),
     ]
 
 
@@ -133,6 +142,7 @@ def _transformers() -> list[Entry]:
         encoder("roberta-large", "Roberta", published.ROBERTA_LARGE, 3, licence="Apache-2.0; weights MIT"),
         encoder("mobilebert", "MobileBert", published.MOBILEBERT, 3),
         encoder("distilbert", "DistilBert", published.DISTILBERT, 2),
+        encoder("distilroberta", "Roberta", published.DISTILROBERTA, 2),
         encoder("bert-base", "Bert", published.BERT, 2),
         encoder("bert-large", "Bert", {**published.BERT, **published.LARGE}, 2),
         t5("t5-small", published.T5_SMALL),
@@ -143,16 +153,19 @@ def _transformers() -> list[Entry]:
 TABLE: dict[str, Entry] = {entry.name: entry for entry in (*_own(), *_timm(), *_transformers())}
 
 # The tokenizers of these models have one and the same uncased vocabulary of 30,522 wordpieces.
-WORDPIECE_MODELS = ("minilm-l6", "bert-base", "bert-large", "distilbert", "mobilebert", "bag", "transformer")
+WORDPIECE_MODELS = (
+    "minilm-l6", "bert-base", "bert-large", "distilbert", "mobilebert", "bag", "transformer", "lstm", "cnn",
+)  # fmt: skip
 
 
 def build(name: str, num_classes: int, **options: Any) -> nn.Module:
     """The model ``name`` with ``num_classes`` outputs, initialised from torch's global generator.
 
-    Image models map float32 [B, 3, H, W], text models (input_ids, attention_mask), both int64 [B, T], to logits
-    [B, num_classes]. "resnet8-w4" is resnet8 with width=4; bag-wN and transformer-wN set dim. Weights are random unless
-    ``pretrained`` is given, for the models that take it: True for the pinned source, or a local path. Raises UserError
-    for an unknown name or option, with the nearest that exists, and for pretrained weights that are not found.
+    Image models map float32 [B, 3, H, W], text models (input_ids, attention_mask), both int64 [B, T], and n-gram
+    models (ids int64 [total], offsets int64 [B + 1]) to logits [B, num_classes]. "resnet8-w4" is resnet8 with width=4;
+    bag-wN, dan-wN and transformer-wN set dim, lstm-wN the units per direction, cnn-wN the channels. Weights are random
+    unless ``pretrained`` is given, for the models that take it: True for the pinned source, or a local path. Raises
+    UserError for an unknown name or option, with the nearest that exists, and for pretrained weights not found.
     """
     entry, options = resolve(name, options)
     if num_classes < 2:

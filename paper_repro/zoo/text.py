@@ -1,5 +1,7 @@
 """Own text models. They take token ids and their mask, both int64 [B, T] (mask 1 = token), and return logits [B, C]."""
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -41,6 +43,41 @@ class Bag(nn.Module):
         keep = attention_mask.to(self.embedding.weight.dtype)
         mean = self.embedding(input_ids, per_sample_weights=keep / keep.sum(1, keepdim=True).clamp(min=1))
         return self.head(self.dropout(F.relu(self.hidden(mean))))
+
+
+class Cnn(nn.Module):
+    """Token embeddings, one convolution over ``window`` tokens, the maximum over time of each channel, ReLU, logits.
+
+    The convolutional student of Sparse Distillation (table 12: one layer, window 7, 256 channels). Padding, and what
+    is before and after a text, are zero vectors; a text without tokens has features zero. ``dropout``: on the
+    embeddings and before the head. Raises UserError for an even ``window``, which has no middle.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        vocab_size: int = WORDPIECES,
+        embedding: int = 64,
+        channels: int = 256,
+        window: int = 7,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if window % 2 == 0:
+            raise UserError(f"A convolution's window must be odd, but it is {window}; use {window + 1}.")
+        if channels < 1:
+            raise UserError(f"A convolution of {channels} channels is empty; use 1 or more.")
+        self.tokens = nn.Embedding(vocab_size, embedding)
+        nn.init.normal_(self.tokens.weight, std=0.1)  # as in Bag
+        self.conv = nn.Conv1d(embedding, channels, window, padding=window // 2)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(channels, num_classes)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        inside = attention_mask.bool()
+        x = self.dropout(self.tokens(input_ids)).masked_fill(~inside.unsqueeze(-1), 0.0)
+        found = self.conv(x.transpose(1, 2)).masked_fill(~inside.unsqueeze(1), -math.inf)
+        return self.head(self.dropout(F.relu(found.amax(2))))
 
 
 class Layer(nn.Module):
