@@ -124,6 +124,9 @@ def run(
     seeds: Annotated[int | None, typer.Option(min=1, help="At most this many seeds per method.")] = None,
     device: Device = "",
     data: Annotated[str | None, typer.Option(help="A data set, or a .parquet of text,label or img,label.")] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="Unlabelled text for --data: a .parquet with a column text.")
+    ] = None,
     results: Annotated[
         Path | None, typer.Option(help="Where the records go.  [default: runs/, with --data runs/own/]")
     ] = None,
@@ -138,7 +141,7 @@ def run(
     for name in _papers(paper):
         summary = runner.run(
             name, tier, results=where, only=only, seeds=seeds, device=doctor.choose_device(device, tier), data=data,
-            workers=workers, dry_run=dry_run,
+            corpus=corpus, workers=workers, dry_run=dry_run,
         )  # fmt: skip
         _print_summary(name, tier, summary, where, dry_run)
         failed |= bool(summary.failed)
@@ -328,10 +331,15 @@ def _print_timings(paper: str, tier: str, results: Path) -> None:
 
 
 def _print_claims(title: str, verdicts: Iterable[Any]) -> None:
+    from paper_repro.ledger import listed
     from paper_repro.plots.claims import claims_table
 
+    verdicts = list(verdicts)
     table = claims_table(verdicts)
     _table(title, list(table.columns), table.itertuples(index=False))
+    unlisted = len(verdicts) - len(listed(verdicts))
+    if unlisted:
+        print(f"{unlisted} numbers of the paper's tables are not judged and not shown; --json prints them too.")
 
 
 def _print_agreement(comparisons: Sequence[Any]) -> None:

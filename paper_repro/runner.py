@@ -6,6 +6,7 @@ nothing about any paper. A finished cell is one file, so a killed run loses only
 
 import ctypes
 import importlib
+import inspect
 import os
 import platform
 import threading
@@ -32,7 +33,8 @@ from paper_repro.results.environment import capture, code_state
 from paper_repro.results.schema import SCHEMA, Metric, Record, Status
 from paper_repro.results.store import Store
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # malloc.h
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
+LARGE = 32 << 20  # bytes; the most that glibc takes for this threshold
 
 
 class Cell(Config):
@@ -119,16 +121,23 @@ def run(
     seeds: int | None = None,
     device: str = "cpu",
     data: str | None = None,
+    corpus: str | None = None,
     workers: int | None = None,
     dry_run: bool = False,
 ) -> Summary:
     """Compute every cell of ``paper`` at ``tier`` that has no successful record under ``results``.
 
-    ``data`` replaces the tier's data sets by one data set name or parquet file; ``seeds`` caps the seeds per method;
+    ``data`` replaces the tier's data sets by one data set name or parquet file, and ``corpus`` (likewise) is its
+    unlabelled text, for papers that use any; ``seeds`` caps the seeds per method;
     ``workers`` is the number of processes (default: one per core on a CPU, one on a GPU).
     """
     module = experiment(paper)
-    cells = select(module.cells(load_config(paper, tier), data=data, seeds=seeds), only)
+    own = {"data": data} if corpus is None else {"data": data, "corpus": corpus}
+    if corpus is not None and data is None:
+        raise UserError("A corpus is unlabelled text beside data of your own; give --data too.")
+    if corpus is not None and "corpus" not in inspect.signature(module.cells).parameters:
+        raise UserError(f"The paper '{paper}' uses no unlabelled text; leave --corpus out.")
+    cells = select(module.cells(load_config(paper, tier), seeds=seeds, **own), only)
     return _run_cells(cells, results, device, workers, dry_run)
 
 
@@ -249,7 +258,7 @@ def _start_worker(threads: int, parent: int) -> None:
     torch.set_num_threads(threads)
     if platform.libc_ver()[0] == "glibc":  # else every step gives its activations back and faults them in again
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGE)  # larger ones go back: of changing size, they would fragment the heap
         libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
     def watch() -> None:

@@ -84,7 +84,8 @@ def test_run_hands_its_options_on(invoke: Invoke, monkeypatch: pytest.MonkeyPatc
     options = ["--only", "md", "--seeds", "2", "--workers", "1", "--results", str(tmp_path)]
     code, out, err = invoke("run", "titans", "--tier", "cpu", *options)
     expected = {
-        "results": tmp_path, "only": "md", "seeds": 2, "device": "cpu", "data": None, "workers": 1, "dry_run": False,
+        "results": tmp_path, "only": "md", "seeds": 2, "device": "cpu", "data": None, "corpus": None,
+        "workers": 1, "dry_run": False,
     }  # fmt: skip
     assert seen == [("titans", "cpu", expected)]
     assert code == 1 and "student-x-s0" in err, "a failed cell is named and the exit code says so"
