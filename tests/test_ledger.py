@@ -6,9 +6,9 @@ import pytest
 import yaml
 
 from paper_repro.errors import UserError
-from paper_repro.ledger import deviations, judge_results, load_ledger, read_verdicts
+from paper_repro.ledger import deviations, judge_results, listed, load_ledger, papers, read_verdicts
 from paper_repro.ledger.deviations import fill
-from paper_repro.ledger.loader import Check, Entry, Part, Term
+from paper_repro.ledger.loader import Check, Entry, Part, Table, Term
 from paper_repro.paths import REPO, RESULTS
 
 # What could be read, and how; see papers/titans.md of the project. Raising one of these needs a new source.
@@ -106,6 +106,8 @@ def entry(**changes):
         (Check, check(exceeds={"metric": "a", "threshold": 0}), "exactly one"),
         (Check, check(relation="equal", tolerance=0), "positive tolerance"),
         (Check, check(relation="better"), "relation"),
+        (Check, check(terms=[{"metric": "a", "shared": True}]), "one term at least"),
+        (Check, check(terms=None, parts=[{"terms": [{"metric": "a", "shared": True}]}]), "one term at least"),
         (Term, {"metric": "a", "curve": "b", "at": 0.5}, "either"),
         (Term, {"curve": "b"}, "either"),
         (Entry, entry(certainty="sure"), "certainty"),
@@ -119,9 +121,57 @@ def test_a_malformed_entry_is_refused(model, fields, message):
         model.model_validate(fields)
 
 
-def test_part_names_tell_parts_apart(titans):
+def table(**changes):
+    fields = {
+        "source": {"paper": "p", "version": "v2", "where": "table 9"}, "certainty": "quoted", "unit": "%",
+        "statement": "{row} on {column}", "paper_seeds": 1, "note": "One run.",
+        "columns": {"imdb": "IMDB", "speed": {"name": "speed", "unit": "1/s"}},
+        "rows": {
+            "kd+ft": {"name": "KD+FT", "values": [93.5, 12]},
+            "cnn": {"name": "CNN", "values": [None, 5.5], "note": "Small."},
+            "times": {"name": "CNN over KD+FT", "unit": "times", "values": [None, 0.5]},
+        },
+        "notes": {"speed.cnn": "Printed twice."},
+    }  # fmt: skip
+    return {**fields, **changes}
+
+
+def test_a_table_becomes_one_entry_per_number():
+    entries = Table.model_validate(table()).entries("sparse", "T9")
+    assert [entry.id for entry in entries] == [
+        "sparse/T9.imdb.kd+ft", "sparse/T9.speed.kd+ft", "sparse/T9.speed.cnn", "sparse/T9.speed.times"
+    ]  # fmt: skip
+    assert entries[2] == Entry(
+        id="sparse/T9.speed.cnn", kind="number", statement="CNN on speed", certainty="quoted", value=5.5, unit="1/s",
+        source={"paper": "p", "version": "v2", "where": "table 9, CNN, speed"}, table="T9", paper_seeds=1,
+        note="Printed twice. Small. One run.",
+    )  # fmt: skip
+    assert [entry.unit for entry in entries] == ["%", "1/s", "1/s", "times"]
+    assert Table.model_validate(table()).cells() == {
+        ("imdb", "kd+ft"): 93.5, ("speed", "kd+ft"): 12, ("speed", "cnn"): 5.5, ("speed", "times"): 0.5
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"rows": {"a": {"name": "A", "values": [1]}}}, "1 values for 2 columns"),
+        ({"rows": {"a": {"name": "A", "values": [1, "-"]}}}, "valid number"),
+        ({"rows": {"a.b": {"name": "A", "values": [1, 2]}}}, "pattern"),
+        ({"unit": None}, "without a unit: \\['imdb.kd\\+ft'\\]"),
+        ({"notes": {"imdb.cnn": "There is no number."}}, "notes on no number: \\['imdb.cnn'\\]"),
+        ({"statement": "{rwo} on {column}"}, "names its {row}"),
+    ],
+)
+def test_a_malformed_table_is_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        Table.model_validate(table(**changes))
+
+
+@pytest.mark.parametrize("paper", papers())
+def test_part_names_tell_parts_apart(paper):
     assert Part(dataset="d", model=["a", "b"], label="vision").name == "vision, d, a / b"
-    for item in titans.entries:
+    for item in load_ledger(paper).entries:
         for tier, judged in item.checks.items():
             assert len({part.name for part in judged.parts}) == len(judged.parts), (item.id, tier)
 
@@ -135,6 +185,8 @@ def test_a_ledger_file_is_validated_as_a_whole(titans, tmp_path, monkeypatch):
         ({"entries": [raw["entries"][0]] * 2}, "twice: titans/C1-weak"),
         ({"settings": {"training": raw["settings"]["training"]}}, "unknown settings"),
         ({"entrys": []}, "did you mean 'entries'"),
+        ({"entries": [entry(table="T1")]}, "belong under 'tables': titans/T"),
+        ({"entries": [entry(id="titans/T1.imdb.kd+ft")], "tables": {"T1": table()}}, "twice: titans/T1.imdb.kd\\+ft"),
     ):
         (tmp_path / "titans.yaml").write_text(yaml.safe_dump({**raw, **damage}))
         with pytest.raises(UserError, match=message):
@@ -158,20 +210,13 @@ def test_a_stale_quotation_is_noticed():
             fill(stale, config, "cpu.yaml")
 
 
-def test_deviations_md_is_what_the_ledger_generates(titans):
-    path = REPO / "DEVIATIONS.md"
-    if not path.exists():
-        pytest.skip("DEVIATIONS.md has not been generated in this tree")
-    assert path.read_text(encoding="utf-8") == deviations([titans])
-
-
 COMMITTED = sorted(RESULTS.glob("*/*/claims.json"))
 
 
 @pytest.mark.parametrize("path", COMMITTED, ids=lambda path: "/".join(path.parts[-3:-1]))
 def test_committed_verdicts_are_what_the_committed_records_say(path: Path):
     paper, tier = path.parts[-3:-1]
-    again = {verdict.id: verdict for verdict in judge_results(RESULTS, paper, tier)}
+    again = {verdict.id: verdict for verdict in listed(judge_results(RESULTS, paper, tier))}
     committed = read_verdicts(RESULTS, paper, tier)
     assert [verdict.id for verdict in committed] == list(again)
     for verdict in committed:

@@ -173,6 +173,35 @@ def test_a_curve_is_read_at_the_fraction_that_another_method_keeps():
     assert judged([*records, *kept[1:]], entry(terms=terms, relation="open")).n_seeds == 2
 
 
+def baseline(accuracy, model="nbsvm", seed=0):
+    return record("scratch", seed, {"accuracy": accuracy}, model=model)
+
+
+def test_a_shared_record_stands_for_every_seed():
+    students = [record("kd", seed, {"accuracy": 0.90 + seed / 100}) for seed in range(3)]
+    minus = {"weight": -1, "metric": "accuracy", "method": "scratch", "model": "nbsvm", "shared": True}
+    claim = entry(terms=[{"metric": "accuracy", "model": "mlp", "method": "kd"}, minus])
+    verdict = judged([*students, baseline(0.85)], claim)
+    assert verdict.n_seeds == 3 and verdict.measured == pytest.approx(0.91 - 0.85)
+    assert verdict.ci_low == pytest.approx(0.06 - 4.3027 * 0.01 / math.sqrt(3), rel=1e-3)  # t(2): the students' spread
+    two = entry(terms=[claim.checks["cpu"].terms[0].model_dump(), {**minus, "model": ["nbsvm", "lr"]}])
+    verdict = judged([*students, baseline(0.85), baseline(0.80, "lr", seed=7)], two)
+    assert verdict.n_seeds == 3 and verdict.measured == pytest.approx(0.91 - 0.825)
+    assert judged(students, claim).reason == "no_records"
+    undefined = record("scratch", 0, {"accuracy": None}, model="nbsvm")
+    assert judged([*students, undefined], claim).reason == "no_records"
+
+
+def test_a_shared_record_of_several_seeds_is_refused():
+    students = [record("kd", seed, {"accuracy": 0.9}) for seed in range(3)]
+    terms = [
+        {"metric": "accuracy", "model": "mlp", "method": "kd"},
+        {"weight": -1, "metric": "accuracy", "method": "scratch", "model": "nbsvm", "shared": True},
+    ]
+    verdict = judged([*students, baseline(0.85), baseline(0.85, seed=1)], entry(terms=terms))
+    assert (verdict.verdict, verdict.reason) == ("inconclusive", "not_shared")
+
+
 def test_identities_must_hold_in_every_run():
     terms = [{"curve": "curve/margin", "at": 1}, {"weight": -1, "metric": "accuracy"}]
     identity = entry(terms=terms, relation="identity", tolerance=1e-9, min_seeds=1)
@@ -214,6 +243,38 @@ def test_speed_is_a_ratio_of_interleaved_rounds():
     amortised = judged([timing], entry(speedup={**speedup, "deferred": 0.2}, **claim))
     assert amortised.measured == pytest.approx(1 / (0.1 + 0.2))
     assert judged([timing], entry(speedup={**speedup, "slow": {"sample": "none"}}, **claim)).verdict == "not run"
+
+
+def timed(dataset, rounds=9, **seconds):
+    samples = {name.replace("__", "/"): [value] * rounds for name, value in seconds.items()}
+    return record("cpu", 0, samples=samples, model="table", dataset=dataset, experiment="timing")
+
+
+def test_a_speed_up_may_be_relative_to_another():
+    long = timed("long", dan__model=0.01, big__model=6.0)  # 600 times as fast
+    short = timed("short", rounds=7, dan__model=0.02, big__model=4.0)  # 200 times
+    pair = {"slow": {"sample": "big/model"}, "fast": {"sample": "dan/model"}}
+    speedup = {name: {**series, "dataset": "long"} for name, series in pair.items()} | {"relative_to": pair}
+    claim = {"terms": None, "experiment": "timing", "relation": "greater", "value": 1, "parts": [{"dataset": "short"}]}
+    verdict = judged([long, short], entry(speedup=speedup, **claim))
+    assert verdict.measured == pytest.approx(3) and (verdict.n_seeds, verdict.verdict) == (7, "reproduced")
+    assert judged([long], entry(speedup=speedup, **claim)).reason == "no_records"
+    assert judged([long, short], entry(speedup=pair, **claim)).measured == pytest.approx(200)
+
+
+def test_the_interval_of_an_equal_speed_has_the_level_that_it_says():
+    samples = {"a/step": list(np.arange(1.0, 8.0)), "b/step": [1.0] * 7}
+    timing = record("cpu", 0, samples=samples, model="step", experiment="timing")
+    speedup = {"slow": {"sample": "a/step"}, "fast": {"sample": "b/step"}}
+    claim = {"terms": None, "experiment": "timing", "speedup": speedup, "value": 4}
+    wide = judged([timing], entry(relation="greater", **claim))
+    assert (wide.level, wide.ci_low, wide.ci_high) == (0.95, 1, 7)
+    narrow = judged([timing], entry(relation="equal", **{**claim, "tolerance": 0.5}))
+    assert (narrow.level, narrow.ci_low, narrow.ci_high) == (0.9, 1, 7)
+    sixteen = {"a/step": list(np.arange(1.0, 17.0)), "b/step": [1.0] * 16}
+    many = timing.model_copy(update={"samples": sixteen})
+    assert judged([many], entry(relation="greater", **claim)).ci_low == 4
+    assert judged([many], entry(relation="equal", **{**claim, "tolerance": 0.5})).ci_low == 5
 
 
 def test_numbers_without_a_check_are_not_run():

@@ -226,7 +226,7 @@ def test_a_damaged_figure_json_is_one_sentence(tmp_path: Path) -> None:
 def test_drawing_and_judging_never_import_torch() -> None:
     code = (
         "import sys\n"
-        "import paper_repro.plots.titans, paper_repro.plots.own\n"
+        "import paper_repro.plots.titans, paper_repro.plots.sparse, paper_repro.plots.own\n"
         "import paper_repro.plots.session, paper_repro.plots.notebooks\n"
         "import paper_repro.report\n"
         "sys.exit('torch' in sys.modules)"
@@ -248,9 +248,11 @@ def test_a_committed_figure_shows_the_committed_results(path: Path) -> None:
     assert save.differences(data, committed) == []
 
 
-@pytest.mark.skipif(not tiers_of(RESULTS, "titans"), reason="no reference results are committed yet")
-def test_the_committed_figures_are_complete() -> None:
-    tier = choose_tier(RESULTS, "titans", "cpu")[0]
-    results = Results.open(RESULTS, "titans", tier)
-    expected = {plot.id for plot in PLOTS if not plot.rows(results)[0].empty}
-    assert {path.stem for path in COMMITTED if path.parent.name == "titans"} == expected
+@pytest.mark.parametrize("paper", ["titans", "sparse"])
+def test_the_committed_figures_are_complete(paper: str) -> None:
+    if not tiers_of(RESULTS, paper):
+        pytest.skip("no reference results are committed yet")
+    tier = choose_tier(RESULTS, paper, "cpu")[0]
+    results = Results.open(RESULTS, paper, tier)
+    expected = {plot.id for plot in own.plots(paper).values() if not plot.rows(results)[0].empty}
+    assert {path.stem for path in COMMITTED if path.parent.name == paper} == expected

@@ -7,10 +7,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from synthetic_sparse import sparse_records
 from synthetic_titans import titans_records, write_titans
 
 from paper_repro.errors import UserError
-from paper_repro.ledger import judge_results
+from paper_repro.ledger import judge_results, load_ledger
 from paper_repro.plots import save, titans
 from paper_repro.plots.source import Results
 from paper_repro.plots.style import style
@@ -101,6 +102,19 @@ def test_a_figure_of_other_records_is_marked(folder: Path, tmp_path: Path) -> No
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
     assert "of these records are not among those of this report: draw it again." in page.text
     assert {attributes["data-tier"] for _, attributes in page.tags if "data-tier" in attributes} == {"cpu"}
+
+
+def test_the_numbers_of_a_papers_tables_do_not_flood_it(folder: Path, tmp_path: Path) -> None:
+    for record in sparse_records(seeds=3)[:30]:
+        Store(tmp_path / "results").write(record)
+    build(tmp_path / "results", tmp_path / "figures", tmp_path / "report.html")
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    entries = load_ledger("sparse").entries
+    claims = [entry for entry in entries if entry.table is None]
+    rows = [attributes for tag, attributes in page.tags if tag == "tr" and "data-verdict" in attributes]
+    assert len(rows) == len(claims) < 70 and {row["data-paper"] for row in rows} == {"sparse"}
+    assert f"{len(entries) - len(claims)} numbers of the papers' tables are not judged and not listed" in page.text
+    assert "are not judged and not listed" not in (folder / "report.html").read_text(encoding="utf-8")
 
 
 def test_no_records_is_one_sentence(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from paper_repro.ledger.compare import (
 )
 from paper_repro.ledger.deviations import deviations
 from paper_repro.ledger.loader import Check, Entry, Ledger, load_ledger, papers
-from paper_repro.ledger.verdicts import REASONS, PartVerdict, Verdict, judge, judge_all, judge_results
+from paper_repro.ledger.verdicts import REASONS, PartVerdict, Verdict, judge, judge_all, judge_results, listed
 
 __all__ = [
     "REASONS",
@@ -28,6 +28,7 @@ __all__ = [
     "judge",
     "judge_all",
     "judge_results",
+    "listed",
     "load_ledger",
     "papers",
     "read_verdicts",

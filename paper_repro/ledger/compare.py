@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from paper_repro.config import Config
 from paper_repro.errors import UserError
-from paper_repro.ledger.verdicts import Outcome, Verdict
+from paper_repro.ledger.verdicts import Outcome, Verdict, listed
 from paper_repro.paths import write_atomic
 
 FLOOR = 0.001  # one test example in 1,000: near-ties that rounding flips on another machine even at equal seeds
@@ -42,9 +42,9 @@ def claims_path(root: Path | str, paper: str, tier: str) -> Path:
 
 
 def write_verdicts(verdicts: Iterable[Verdict], root: Path | str) -> list[Path]:
-    """Write ``<root>/<paper>/<tier>/claims.json`` for each paper and tier among ``verdicts``."""
+    """Write ``<root>/<paper>/<tier>/claims.json`` for each paper and tier among ``verdicts``, as ``listed``."""
     groups: dict[tuple[str, str], list[Verdict]] = {}
-    for verdict in verdicts:
+    for verdict in listed(verdicts):
         groups.setdefault((verdict.paper, verdict.tier), []).append(verdict)
     written = []
     for (paper, tier), group in groups.items():

@@ -11,7 +11,7 @@ from paper_repro.ledger.loader import Ledger
 from paper_repro.paths import REPO
 
 _HEADER = ["| setting | the paper says | which is | we chose | why |", "|---|---|---|---|---|"]
-_KNOWN = {"paper": "known", "code": "known of a re-implementation", "guessed": "uncertain", "silent": "not said"}
+_KNOWN = {"paper": "known", "code": "known from code", "guessed": "uncertain", "silent": "not said"}
 
 
 def deviations(ledgers: list[Ledger], configs: Path = REPO / "experiments" / "configs") -> str:

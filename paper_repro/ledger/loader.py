@@ -3,8 +3,9 @@
 A ledger is data, ``<paper>.yaml`` beside this file. Tolerances and their derivations were written before the results.
 """
 
+from collections import Counter
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -15,6 +16,8 @@ FOLDER = Path(__file__).resolve().parent
 Tier = Literal["smoke", "cpu", "gpu", "paper"]
 Relation = Literal["greater", "at_least", "less", "at_most", "equal", "differs", "identity", "open"]
 Name = str | list[str]
+Slug = Annotated[str, Field(pattern=r"^[A-Za-z0-9+-]+$")]  # no dot: it separates the steps of a cell's id
+Certainty = Literal["quoted", "secondary", "recalled", "derived", "design"]
 
 
 class Source(Config):
@@ -40,9 +43,13 @@ class Fraction(Selection):
 
 
 class Term(Selection):
-    """``weight`` times one number per seed: a metric, or the height of a stored curve at student fraction ``at``."""
+    """``weight`` times one number per seed: a metric, or the height of a stored curve at student fraction ``at``.
+
+    ``shared``: one record (of a deterministic baseline, of a teacher) stands for every seed of the other terms.
+    """
 
     weight: float = 1.0
+    shared: bool = False
     metric: str | None = None
     split: str = "test"
     curve: str | None = None
@@ -82,15 +89,22 @@ class Series(Selection):
     sample: str
 
 
-class Speedup(Config):
-    """Median over interleaved rounds of seconds ``slow / (fast + deferred * slow)``; see ``timing.ratio``.
-
-    With ``deferred`` > 0 it is the speed-up of a cascade that runs the slow model on that share.
-    """
+class Pace(Config):
+    """Two competitors of one record, timed in the same rounds."""
 
     slow: Series
     fast: Series
+
+
+class Speedup(Pace):
+    """Median over interleaved rounds of seconds ``slow / (fast + deferred * slow)``; see ``timing.ratio``.
+
+    With ``deferred`` > 0 it is the speed-up of a cascade that runs the slow model on that share. With ``relative_to``
+    it is divided by that other speed-up, as for how much longer texts are worth.
+    """
+
     deferred: float = Field(default=0.0, ge=0, le=1)
+    relative_to: Pace | None = None
 
 
 class Check(Config):
@@ -119,6 +133,9 @@ class Check(Config):
         has_terms = self.terms is not None or all(part.terms is not None for part in self.parts)
         if has_terms + (self.exceeds is not None) + (self.speedup is not None) != 1:
             raise ValueError("a check needs exactly one of 'terms', 'exceeds' and 'speedup'")
+        for terms in (self.terms, *(part.terms for part in self.parts)):
+            if terms is not None and all(term.shared for term in terms):
+                raise ValueError("one term at least must have a number per seed, not 'shared'")
         if self.relation in ("equal", "differs") and self.tolerance == 0:
             raise ValueError(f"the relation '{self.relation}' needs a positive tolerance")
         return self
@@ -143,18 +160,19 @@ class Entry(Config):
     """One number or claim of a paper, one control of its design, or one claim of ours beyond it.
 
     ``certainty``: quoted (read in the paper's own text), secondary (stated by another text), recalled, derived
-    (arithmetic from the method's formulas), design (follows from the design and was not read); never upgraded.
-    ``value`` None on a number: the paper has it, and we could not find it. ``paper_seeds`` and ``selection_rule`` of
-    None: not known.
+    (arithmetic on quoted numbers or from the method's formulas), design (follows from the design and was not read);
+    never upgraded. ``value`` None on a number: the paper has it, and we could not find it. ``paper_seeds`` and
+    ``selection_rule`` of None: not known. ``table``: the one whose cell this number is; None for what stands alone.
     """
 
-    id: str = Field(pattern=r"^[a-z]+/[A-Za-z0-9.-]+$")
+    id: str = Field(pattern=r"^[a-z]+/[A-Za-z0-9.+-]+$")
     kind: Literal["number", "claim", "control", "beyond"]
     statement: str
     source: Source
-    certainty: Literal["quoted", "secondary", "recalled", "derived", "design"]
+    certainty: Certainty
     value: float | None = None
     unit: str | None = None
+    table: str | None = None
     paper_seeds: int | None = None
     selection_rule: str | None = None
     hyperparameters: list[str] = Field(default_factory=list)  # names of groups of settings
@@ -167,6 +185,84 @@ class Entry(Config):
             if tier in ("cpu", "gpu") and check.min_seeds < 3 and check.relation != "identity":
                 raise ValueError(f"a claim judged at tier '{tier}' needs min_seeds of at least 3")
         return self
+
+
+class Heading(Config):
+    """What a row or column of a table is called in the paper. A bare text is its name."""
+
+    name: str
+    unit: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _bare(cls, raw: Any) -> Any:
+        return {"name": raw} if isinstance(raw, str) else raw
+
+
+class Row(Heading):
+    """One row of a table: a number, or null where the paper has none ("-", "n/a"), for each column in order."""
+
+    values: list[float | None]
+    note: str | None = None
+
+
+class Table(Config):
+    """A table of a paper as it is printed. Each of its numbers becomes an entry ``<paper>/<table>.<column>.<row>``.
+
+    ``statement`` is a template with ``{row}`` and ``{column}``. The unit of a number is that of its row, else of its
+    column, else of the table. ``notes``, by ``<column>.<row>``, say what is odd about one number; a ``note`` of the
+    table or of a row goes to all of its numbers.
+    """
+
+    source: Source
+    certainty: Certainty
+    statement: str
+    unit: str | None = None
+    paper_seeds: int | None = None
+    selection_rule: str | None = None
+    note: str | None = None
+    columns: dict[Slug, Heading] = Field(min_length=1)
+    rows: dict[Slug, Row] = Field(min_length=1)
+    notes: dict[str, str] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _complete(self) -> "Table":
+        for name, row in self.rows.items():
+            if len(row.values) != len(self.columns):
+                raise ValueError(f"row '{name}' has {len(row.values)} values for {len(self.columns)} columns")
+        cells = self.cells()
+        bare = [f"{c}.{r}" for c, r in cells if not (self.rows[r].unit or self.columns[c].unit or self.unit)]
+        unknown = sorted(set(self.notes) - {f"{column}.{row}" for column, row in cells})
+        if bare or unknown:
+            raise ValueError(f"numbers without a unit: {bare}; notes on no number: {unknown}")
+        if "{row}" not in self.statement or "{column}" not in self.statement:
+            raise ValueError("the statement of a table names its {row} and its {column}")
+        return self
+
+    def cells(self) -> dict[tuple[str, str], float]:
+        """The numbers by column and row, row by row."""
+        return {
+            (column, name): value
+            for name, row in self.rows.items()
+            for column, value in zip(self.columns, row.values, strict=True)
+            if value is not None
+        }
+
+    def entries(self, paper: str, table: str) -> list[Entry]:
+        """One entry per number, row by row."""
+        return [self._entry(f"{paper}/{table}", *cell, value) for cell, value in self.cells().items()]
+
+    def _entry(self, prefix: str, column: str, row: str, value: float) -> Entry:
+        across, down = self.columns[column], self.rows[row]
+        notes = [self.notes.get(f"{column}.{row}"), down.note, self.note]
+        return Entry(
+            id=f"{prefix}.{column}.{row}", kind="number", table=prefix.partition("/")[2],
+            statement=self.statement.replace("{row}", down.name).replace("{column}", across.name),
+            source=self.source.model_copy(update={"where": f"{self.source.where}, {down.name}, {across.name}"}),
+            certainty=self.certainty, value=value, unit=down.unit or across.unit or self.unit,
+            paper_seeds=self.paper_seeds, selection_rule=self.selection_rule,
+            note=" ".join(note for note in notes if note) or None,
+        )  # fmt: skip
 
 
 class Setting(Config):
@@ -189,18 +285,27 @@ class Setting(Config):
 
 
 class Ledger(Config):
-    """All entries of one paper, and the settings that they rest on."""
+    """All entries of one paper, and the settings that they rest on.
+
+    ``entries`` holds those of the file, then one for each number of ``tables``.
+    """
 
     paper: str
     title: str
     citation: str
     settings: dict[str, Annotated[list[Setting], Field(min_length=1)]]
     entries: list[Entry]
+    tables: dict[Slug, Table] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _references(self) -> "Ledger":
-        ids = [entry.id for entry in self.entries]
-        repeated = sorted({name for name in ids if ids.count(name) > 1})
+        by_hand = [entry.id for entry in self.entries if entry.table is not None]
+        if by_hand:
+            raise ValueError(f"entries of a table belong under 'tables': {', '.join(by_hand)}")
+        for name, table in self.tables.items():  # the list is this model's own: validation made it
+            self.entries.extend(table.entries(self.paper, name))
+        counts = Counter(entry.id for entry in self.entries)
+        repeated = sorted(name for name, count in counts.items() if count > 1)
         if repeated:
             raise ValueError(f"ids occur twice: {', '.join(repeated)}")
         for entry in self.entries:

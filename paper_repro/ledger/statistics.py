@@ -26,6 +26,10 @@ class Ambiguous(Exception):
     """Two successful records answer the same selection and seed, as after a change of configuration."""
 
 
+class NotShared(Exception):
+    """A record that was to stand for every seed exists for several."""
+
+
 class Cells:
     """The records of one paper and tier, as ``results.load`` and ``results.load_samples`` give them."""
 
@@ -36,9 +40,13 @@ class Cells:
         self.samples = samples
 
     def per_seed(self, terms: list[Term], part: Part) -> pd.Series:
-        """The weighted sum of ``terms`` for every seed that has all of them; index: seed."""
-        series = [term.weight * self._term(term, part) for term in terms]
-        return pd.concat(series, axis=1, join="inner").sum(axis=1, skipna=False).dropna().sort_index()
+        """The weighted sum of ``terms`` for every seed that has all of them; index: seed.
+
+        A shared term adds the same number to every seed. Raises NotShared when it has more than one record.
+        """
+        series = [term.weight * self._mean(self._members(term, part)) for term in terms if not term.shared]
+        constant = sum(term.weight * self._shared(term, part) for term in terms if term.shared)
+        return (pd.concat(series, axis=1, join="inner").sum(axis=1, skipna=False) + constant).dropna().sort_index()
 
     def exceeding(self, exceeds: Exceeds, part: Part) -> np.ndarray:
         """Boolean, one per selected cell: whether the metric is above the threshold."""
@@ -47,17 +55,38 @@ class Cells:
         return pd.concat(values).dropna().to_numpy() > exceeds.threshold + ROUNDING
 
     def rounds(self, speedup: Speedup, part: Part) -> tuple[np.ndarray, np.ndarray]:
-        """Raw seconds of the slow and of the fast competitor; one selected cell holds both."""
-        slow, fast = (self._series(series, part) for series in (speedup.slow, speedup.fast))
-        return slow, fast
+        """Two series whose quotient, round by round, is the speed-up: seconds, or with ``relative_to`` speed-ups.
 
-    def _term(self, term: Term, part: Part) -> pd.Series:
+        One selected cell holds the slow and the fast competitor. The rounds of two cells are no pairs: where one has
+        more of them, the rest is left out.
+        """
+        slow, fast = (self._series(series, part) for series in (speedup.slow, speedup.fast))
+        fast = fast + speedup.deferred * slow
+        if speedup.relative_to is None:
+            return slow, fast
+        other = self._series(speedup.relative_to.slow, part) / self._series(speedup.relative_to.fast, part)
+        n = min(len(slow), len(other))
+        return (slow / fast)[:n], other[:n]
+
+    def _members(self, term: Term, part: Part) -> list[pd.Series]:
+        """One number per seed of each member of the selection."""
         read: Callable[[Term, pd.Series], pd.Series] = self._metric if term.metric else self._curve
         if isinstance(term.at, Fraction):
-            at = self._term(Term(**term.at.model_dump()), part)
+            at = self._mean(self._members(Term(**term.at.model_dump()), part))
             read = partial(self._curve, at=at)
-        members = [read(term, keys) for keys in self._keys(_filled(term, part))]
+        return [read(term, keys) for keys in self._keys(_filled(term, part))]
+
+    @staticmethod
+    def _mean(members: list[pd.Series]) -> pd.Series:
         return pd.concat(members, axis=1, join="inner").mean(axis=1, skipna=False)
+
+    def _shared(self, term: Term, part: Part) -> float:
+        members = self._members(term, part)
+        if any(len(member) > 1 for member in members):
+            raise NotShared
+        if any(member.empty for member in members):
+            raise NoRecords
+        return float(np.mean([member.iloc[0] for member in members]))
 
     def _series(self, series: Series, part: Part) -> np.ndarray:
         keys = [key for member in self._keys(_filled(series, part)) for key in member]

@@ -16,12 +16,13 @@ from pydantic import Field
 from paper_repro import results, stats, timing
 from paper_repro.config import Config
 from paper_repro.ledger.loader import Check, Entry, Ledger, Part, Relation, load_ledger
-from paper_repro.ledger.statistics import Ambiguous, Cells, NoRecords, RunsFailed, terms_of
+from paper_repro.ledger.statistics import Ambiguous, Cells, NoRecords, NotShared, RunsFailed, terms_of
 
 Outcome = Literal["reproduced", "not reproduced", "inconclusive", "not run"]
 Reason = Literal[
     "interval_supports", "interval_refutes", "interval_too_wide", "too_few_seeds", "direction_unknown",
-    "part_missing", "no_records", "runs_failed", "ambiguous_records", "no_check_at_tier", "value_not_found",
+    "part_missing", "no_records", "runs_failed", "ambiguous_records", "not_shared", "no_check_at_tier",
+    "value_not_found",
 ]  # fmt: skip
 REASONS: dict[Reason, str] = {
     "interval_supports": "the interval lies where the claim puts it",
@@ -33,6 +34,7 @@ REASONS: dict[Reason, str] = {
     "no_records": "nothing was recorded for it",
     "runs_failed": "every run it needs has failed",
     "ambiguous_records": "two configurations of the same cell are in the results; delete the older",
+    "not_shared": "a record that was to stand for all seeds exists for several of them",
     "no_check_at_tier": "this tier cannot judge it",
     "value_not_found": "the paper's number could not be found",
 }
@@ -62,7 +64,8 @@ class Verdict(Config):
     """The verdict on one entry at one tier.
 
     ``measured`` and the interval are those of ``decided_by``, the part that decides; ``level`` is the interval's
-    (0.9 for 'equal' and 'differs': two one-sided tests at 5 %); ``n_seeds`` counts what ``n_unit`` says.
+    (0.9 for 'equal' and 'differs': two one-sided tests at 5 %); ``n_seeds`` counts what ``n_unit`` says; ``table`` is
+    that of the entry.
     """
 
     id: str
@@ -72,6 +75,7 @@ class Verdict(Config):
     statement: str
     source: str
     certainty: str
+    table: str | None = None
     verdict: Outcome
     reason: Reason
     expected: str
@@ -122,7 +126,7 @@ def judge(records: pd.DataFrame, entry: Entry, tier: str, samples: pd.DataFrame 
     check = next((check for name, check in entry.checks.items() if name == tier), None)
     common: dict[str, Any] = {
         "id": entry.id, "kind": entry.kind, "paper": paper, "tier": tier, "statement": entry.statement,
-        "source": source, "certainty": entry.certainty,
+        "source": source, "certainty": entry.certainty, "table": entry.table,
     }  # fmt: skip
     if check is None:
         unknown = entry.kind == "number" and entry.value is None
@@ -151,6 +155,11 @@ def judge_all(
     return [judge(records, entry, tier, samples) for entry in entries]
 
 
+def listed(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """``verdicts`` without the numbers of a paper's tables that the tier does not judge: hundreds, and no claims."""
+    return [verdict for verdict in verdicts if verdict.table is None or verdict.verdict != "not run"]
+
+
 def judge_results(root: Path | str, paper: str, tier: str) -> list[Verdict]:
     """Verdicts on all entries of ``paper``'s ledger from the results folder ``root``; UserError as in ``load``."""
     ledger: Ledger = load_ledger(paper)
@@ -169,6 +178,8 @@ def _judge_part(cells: Cells, check: Check, part: Part) -> PartVerdict:
         return PartVerdict(name=part.name, verdict="not run", reason="no_records")
     except Ambiguous:
         return PartVerdict(name=part.name, verdict="inconclusive", reason="ambiguous_records")
+    except NotShared:
+        return PartVerdict(name=part.name, verdict="inconclusive", reason="not_shared")
     verdict: Outcome
     reason: Reason
     if interval.n < check.min_seeds or isnan(interval.low):
@@ -187,8 +198,7 @@ def _judge_part(cells: Cells, check: Check, part: Part) -> PartVerdict:
 def _measure(cells: Cells, check: Check, part: Part) -> tuple[stats.Interval, float]:
     """The estimate with its interval, and its standard error (NaN where it is no mean over seeds)."""
     if check.speedup:
-        slow, fast = cells.rounds(check.speedup, part)
-        return timing.ratio(slow, fast + check.speedup.deferred * slow), float("nan")
+        return timing.ratio(*cells.rounds(check.speedup, part), _level(check)), float("nan")
     if check.exceeds:
         above = cells.exceeding(check.exceeds, part)
         if not len(above):

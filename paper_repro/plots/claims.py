@@ -1,16 +1,19 @@
-"""The table every notebook ends with: claim, expected, measured, interval, seeds, verdict. For all papers alike."""
+"""The table every notebook ends with: claim, expected, measured, interval, seeds, verdict. For all papers alike.
+
+The numbers of a paper's tables that a tier does not judge are left out: they are shown where tables stand side by side.
+"""
 
 from collections.abc import Iterable
 
 import pandas as pd
 
-from paper_repro.ledger import REASONS, Verdict
+from paper_repro.ledger import REASONS, Verdict, listed
 
 COLUMNS = ["claim", "statement", "setting", "expected", "measured", "interval", "n", "verdict", "why"]
 
 
 def claims_table(verdicts: Iterable[Verdict], *, judged_only: bool = False) -> pd.DataFrame:
-    """One row of texts per verdict; ``setting`` is the part that decides it.
+    """One row of texts per verdict that is ``listed``; ``setting`` is the part that decides it.
 
     ``judged_only`` leaves out what this tier did not run.
     """
@@ -26,16 +29,16 @@ def claims_table(verdicts: Iterable[Verdict], *, judged_only: bool = False) -> p
             verdict.verdict,
             REASONS[verdict.reason],
         ]
-        for verdict in verdicts
+        for verdict in listed(verdicts)
         if not judged_only or verdict.verdict != "not run"
     ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def counts_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
-    """How many entries of each kind got which verdict."""
+    """How many entries of each kind, among those that are ``listed``, got which verdict."""
     rows = pd.DataFrame(
-        [(v.paper, v.tier, v.kind, v.verdict) for v in verdicts], columns=["paper", "tier", "kind", "verdict"]
+        [(v.paper, v.tier, v.kind, v.verdict) for v in listed(verdicts)], columns=["paper", "tier", "kind", "verdict"]
     )
     counts = rows.value_counts().unstack("verdict", fill_value=0)
     order = ["reproduced", "inconclusive", "not reproduced", "not run"]

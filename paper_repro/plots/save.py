@@ -35,15 +35,16 @@ class Plot:
     paper: str
     caption: str
     script: str
-    experiment: str
+    experiments: tuple[str, ...]
     methods: tuple[str, ...] | None
     data: Callable[[Results], pd.DataFrame]
     draw: Callable[[pd.DataFrame], Any]
     kind: Literal["figure", "table"] = "figure"
+    models: tuple[str, ...] | None = None
 
     def rows(self, results: Results) -> tuple[pd.DataFrame, Results]:
         """The plotted data, empty when nothing was recorded for it, and the records that they come from."""
-        chosen = results.select(self.experiment, self.methods)
+        chosen = results.select(self.experiments, self.methods, self.models)
         return rounded(self.data(chosen)) if chosen.keys else pd.DataFrame(), chosen
 
 

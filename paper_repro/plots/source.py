@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from paper_repro.results import Store, samples_to_frame, to_frame
+from paper_repro.results import Record, Store, samples_to_frame, to_frame
 
 TIERS = ("paper", "gpu", "cpu", "smoke")  # from the most to the least telling
 
@@ -17,7 +17,7 @@ TIERS = ("paper", "gpu", "cpu", "smoke")  # from the most to the least telling
 class Results:
     """Records as the frames of ``results.load`` and ``results.load_samples``; only those that succeeded.
 
-    ``code`` names, for each key, the code that computed the record.
+    ``code`` names, for each key, the code that computed the record, and ``machines`` what it ran on.
     """
 
     paper: str
@@ -25,19 +25,24 @@ class Results:
     metrics: pd.DataFrame
     samples: pd.DataFrame
     code: dict[str, str]
+    machines: dict[str, str]
 
     @classmethod
     def open(cls, root: Path | str, paper: str, tier: str) -> "Results":
         """Read a results folder. Raises UserError as ``results.load`` does."""
         records = [record for record in Store(root).records(paper, tier) if record.status == "ok"]
         code = {record.key: code_name(record.code) for record in records}
-        return cls(paper, tier, to_frame(records), samples_to_frame(records), code)
+        machines = {record.key: machine_name(record) for record in records}
+        return cls(paper, tier, to_frame(records), samples_to_frame(records), code, machines)
 
-    def select(self, experiment: str, methods: tuple[str, ...] | None = None) -> "Results":
-        """The records of one experiment and, where they are given, of these methods only."""
-        return self._where(
-            lambda rows: (rows["experiment"] == experiment) & (rows["method"].isin(methods) if methods else True)
-        )
+    def select(
+        self, experiments: tuple[str, ...], methods: tuple[str, ...] | None = None,
+        models: tuple[str, ...] | None = None,
+    ) -> "Results":  # fmt: skip
+        """The records of these experiments and, where they are given, of these methods and models only."""
+        wanted = {"experiment": experiments, "method": methods, "model": models}
+        given = {column: list(names) for column, names in wanted.items() if names is not None}
+        return self._where(lambda rows: rows[list(given)].isin(given).all(axis=1))
 
     def of_dataset(self, dataset: str) -> "Results":
         """The records on one data set."""
@@ -75,6 +80,16 @@ def code_name(code: dict[str, Any]) -> str:
     if commit and not code.get("dirty"):
         return f"commit {commit[:12]}"
     return f"commit {commit[:12]} with changes (source {source})" if commit else f"source {source}"
+
+
+def machine_name(record: Record) -> str:
+    """What a record was computed on: processor, cores and threads, and the GPU of a run that used one."""
+    environment = record.environment[-1] if record.environment else {}
+    threads = record.protocol.get("threads") or environment.get("threads", "?")
+    gpus = environment.get("gpus", []) if record.protocol.get("device") == "cuda" else []
+    return ", ".join(
+        [*gpus, environment.get("cpu", "unknown"), f"{environment.get('cores', '?')} cores", f"{threads} threads"]
+    )
 
 
 def tiers_of(root: Path | str, paper: str) -> list[str]:

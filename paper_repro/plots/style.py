@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.axis import Axis
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 COLUMN, PAGE = 3.4, 7.0  # widths in inches: one column, and the page
 
@@ -16,13 +16,21 @@ BLACK, ORANGE, SKY, GREEN, BLUE, VERMILION, PURPLE, GREY = (
 )  # fmt: skip
 
 
+DASHED, DOTTED, DASH_DOT = (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5))
+
+
 class Look(NamedTuple):
-    """How one series is drawn, and what the legend calls it."""
+    """How one series is drawn, and what the legend calls it. Hollow markers are a paper's numbers, not ours."""
 
     label: str
     color: str
     marker: str
     line: Any = "-"  # any line style of matplotlib
+    hollow: bool = False
+
+    @property
+    def face(self) -> str:
+        return "white" if self.hollow else self.color
 
 
 _SPARES = [Look("", color, marker) for color, marker in zip((SKY, ORANGE, GREEN, PURPLE), "hXd*", strict=True)]
@@ -69,6 +77,20 @@ def style() -> Iterator[None]:
 def look_of(name: str, looks: dict[str, Look], position: int = 0) -> Look:
     """The look of a series; one that ``looks`` does not know gets a spare look and its own name as label."""
     return looks.get(name) or _SPARES[position % len(_SPARES)]._replace(label=name)
+
+
+def short(number: float) -> str:
+    """A count as labels have room for it: 500, 10k, 2m, 1b."""
+    units = (("b", 1e9), ("m", 1e6), ("k", 1e3), ("", 1))
+    name, unit = next(((name, unit) for name, unit in units if number >= unit), units[-1])
+    return f"{number / unit:.3g}{name}"
+
+
+def counts(axis: Axis) -> None:
+    """Tick labels of a logarithmic axis, at powers of ten only, as ``short``."""
+    axis.set_major_locator(LogLocator(numticks=8))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
 
 def percent(axis: Axis, most: int = 6) -> None:

@@ -20,9 +20,11 @@ from paper_repro.plots.save import Plot
 from paper_repro.plots.series import (
     PANEL,
     bands,
+    draw_forest,
     draw_lines,
     in_order,
     intervals,
+    label_axes,
     legend,
     of_panel,
     panel_names,
@@ -34,6 +36,9 @@ from paper_repro.plots.source import Results
 from paper_repro.plots.style import (
     BLACK,
     BLUE,
+    DASH_DOT,
+    DASHED,
+    DOTTED,
     GREEN,
     GREY,
     ORANGE,
@@ -46,7 +51,6 @@ from paper_repro.plots.style import (
     percent,
 )
 
-DASHED, DOTTED, DASH_DOT = (0, (5, 1.5)), (0, (1, 1.2)), (0, (6, 1.5, 1, 1.5))
 LOOKS = {
     "kd": Look("standard distillation (kd)", BLACK, "o", DASHED),
     "ce": Look("no distillation (ce)", GREY, "x", DOTTED),
@@ -70,7 +74,7 @@ BAND = "Bands: 95 % Student-t over seeds, pointwise."
 
 
 def _student(methods: tuple[str, ...], **fields: Any) -> Plot:
-    return Plot(paper="titans", script=SCRIPT, experiment="student", methods=methods, **fields)
+    return Plot(paper="titans", script=SCRIPT, experiments=("student",), methods=methods, **fields)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -115,7 +119,7 @@ def _figure3(data: pd.DataFrame) -> Figure:
                 markeredgecolor="white", markeredgewidth=0.5, zorder=4,
             )  # fmt: skip
         _finish(axis, rows)
-    _label(figure, KEPT, ACCURACY)
+    label_axes(figure, KEPT, ACCURACY)
     note = Line2D([], [], color="none", label="marker: class-based delegation")
     line = Line2D([], [], color=GREY, label="line: margin delegation")
     names = set(data.loc[data["part"] == "class rule", "series"])
@@ -131,13 +135,6 @@ def _finish(axis: Axes, rows: pd.DataFrame, at: float = 0.99) -> None:
     axis.set_xlim(-0.01, 1.01)
     percent(axis.xaxis)
     percent(axis.yaxis)
-
-
-def _label(figure: Figure, x: str, y: str) -> None:
-    """Name both axes with their units, on every panel, as panels are read alone."""
-    for axis in figure.axes:
-        axis.set_xlabel(x)
-        axis.set_ylabel(y)
 
 
 FIGURE3 = _student(
@@ -177,7 +174,7 @@ def _figure7(data: pd.DataFrame) -> Figure:
             draw_lines(axis, rows[rows["series"] != "teacher"], LOOKS)
             _finish(axis, rows)
             axis.set_title(f"{panel[0]}, {panel[1]}: {title}")
-    _label(figure, KEPT, ACCURACY)
+    label_axes(figure, KEPT, ACCURACY)
     legend(figure, data["series"][data["series"] != "teacher"], LOOKS)
     return figure
 
@@ -282,24 +279,7 @@ def _forest(data: pd.DataFrame) -> Figure:
     limit = 1.12 * np.nanmax(np.abs(data[["mean", "low", "high"]].to_numpy()))
     for panel, axis in axes.items():
         axis.set_title(axis.get_title().replace(", ", "\n"))
-        axis.axvline(0, color=BLACK, linewidth=0.7)
-        rows = of_panel(data, panel).set_index("control")
-        for height, label in enumerate(reversed(labels)):
-            if label not in rows.index:
-                continue
-            row = rows.loc[label]
-            if row["smallest_effect"] > 0:
-                axis.fill_betweenx([height - 0.4, height + 0.4], -row["smallest_effect"], row["smallest_effect"],
-                                   color="#DDDDDD", linewidth=0)  # fmt: skip
-            clear = row["low"] > 0 or row["high"] < 0
-            axis.plot([row["low"], row["high"]], [height, height], color=BLUE, linewidth=1.2)
-            axis.plot(row["mean"], height, marker="s", color=BLUE, markerfacecolor=BLUE if clear else "white")
-            axis.annotate(f"{row['n']:.0f}", (1, height), xycoords=("axes fraction", "data"), xytext=(-1, 0),
-                          textcoords="offset points", fontsize=6, color="#555555", ha="right", va="center")  # fmt: skip
-        axis.set_yticks(range(len(labels)), labels[::-1])
-        axis.grid(axis="y", visible=False)
-        axis.tick_params(axis="y", length=0)
-        axis.set_xlim(-limit, limit * 1.25)
+        draw_forest(axis, of_panel(data, panel).set_index("control"), labels, limit)
         axis.set_xlabel("Difference of area\n(points of accuracy)")
         percent(axis.xaxis, 4 if columns > 2 else 6)
     figure.axes[0].set_ylabel("md minus ...")
@@ -345,7 +325,7 @@ def _rules(data: pd.DataFrame) -> Figure:
         rows = of_panel(data, panel)
         draw_lines(axis, rows[rows["series"] != "teacher"], RULES, every=6)
         _finish(axis, rows, at=0.78)
-    _label(figure, KEPT, ACCURACY)
+    label_axes(figure, KEPT, ACCURACY)
     legend(figure, data["series"][data["series"] != "teacher"], RULES, columns=3)
     return figure
 
@@ -391,7 +371,7 @@ def _cost(data: pd.DataFrame) -> Figure:
         axis.plot(teacher["x"], teacher["y"], **star, zorder=5)
         axis.set_xlim(0, 1.04 * rows["x"].max())
         percent(axis.yaxis)
-    _label(figure, "Cost per example (forward passes of the teacher)", ACCURACY)
+    label_axes(figure, "Cost per example (forward passes of the teacher)", ACCURACY)
     legend(
         figure, data["series"][data["series"] != "teacher"], COST_LOOKS, Line2D([], [], **star, label="teacher alone")
     )
@@ -424,7 +404,7 @@ def _traffic(data: pd.DataFrame) -> Figure:
         draw_lines(axis, of_panel(data, panel), LOOKS, every=1)
         axis.set_xlim(0, 1)
         percent(axis.xaxis)
-    _label(figure, "Easy examples (% of the traffic)", "Cost per example\n(teacher passes)")
+    label_axes(figure, "Easy examples (% of the traffic)", "Cost per example\n(teacher passes)")
     legend(figure, data["series"], LOOKS)
     return figure
 
@@ -490,7 +470,7 @@ def _latency(data: pd.DataFrame) -> Figure:
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(lambda value, _: f"{value:,.4g}")
         percent(axis.xaxis)
-    _label(figure, KEPT, "Speed-up over the teacher\n(times, log scale)")
+    label_axes(figure, KEPT, "Speed-up over the teacher\n(times, log scale)")
     legend(figure, data["series"], TIMED, columns=3)
     return figure
 
@@ -502,7 +482,7 @@ def _times(ratio: float) -> str:
 LATENCY = Plot(
     paper="titans",
     script=SCRIPT,
-    experiment="timing",
+    experiments=("timing",),
     methods=None,
     id="latency",
     caption=(

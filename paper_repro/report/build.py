@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from paper_repro.errors import UserError
-from paper_repro.ledger import REASONS, Entry, Verdict, judge_all, load_ledger, papers
+from paper_repro.ledger import REASONS, Entry, Verdict, judge_all, listed, load_ledger, papers
 from paper_repro.paths import write_atomic
 from paper_repro.plots import save
 from paper_repro.plots.claims import expected, interval, number
@@ -37,11 +37,13 @@ def build(results: Path | str, figures: Path | str, out: Path | str, tier: str |
     ]
     groups = [group for group in groups if group[2]]
     ledgers = {paper: load_ledger(paper) for paper in dict.fromkeys(paper for paper, *_ in groups)}
-    claims = [
-        _claim(verdict, ledgers[paper].entry(verdict.id))
+    verdicts = [
+        verdict
         for paper, name, found in groups
         for verdict in judge_all(to_frame(found), ledgers[paper].entries, name, samples_to_frame(found))
     ]
+    entries = {entry.id: entry for ledger in ledgers.values() for entry in ledger.entries}
+    claims = [_claim(verdict, entries[verdict.id]) for verdict in listed(verdicts)]
     environment = Environment(
         loader=PackageLoader("paper_repro.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
@@ -52,6 +54,7 @@ def build(results: Path | str, figures: Path | str, out: Path | str, tier: str |
         verdicts=VERDICTS,
         counts=_counts(claims),
         claims=claims,
+        unlisted=len({v.id for v in verdicts} - {c["id"] for c in claims}),
         figures=[figure for paper in ledgers for figure in _figures(Path(figures) / paper, records)],
         failures=[record for record in records if record.status != "ok"],
         costs=cost_table(records).to_dict("records"),
