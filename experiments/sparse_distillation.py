@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from paper_repro import baselines, data, planning, seeds, zoo
 from paper_repro.config import Config
 from paper_repro.data.bag_source import BagSource
-from paper_repro.data.corpora import CorpusSpec
+from paper_repro.data.corpora import SOURCES, CorpusSpec
 from paper_repro.data.ngrams import Vocabulary
 from paper_repro.data.ragged import RaggedIds, take
 from paper_repro.data.sources import TextSource
@@ -93,6 +93,7 @@ class Transfer(Config):
 
     teacher: str  # data set of the task whose teacher labels
     corpus: CorpusSpec
+    label_length: int  # tokens that it reads of the corpus and of this task's test texts
 
 
 class Task(Config):
@@ -101,9 +102,7 @@ class Task(Config):
     dataset: str
     validation_fraction: float
     teacher: ModelSpec
-    label_length: (
-        int  # tokens of this task's texts that a teacher reads to label them; may exceed those of its training
-    )
+    label_length: int  # tokens that the teacher reads to label a text; may exceed those of its training
     corpus: CorpusSpec | None
     transfer: Transfer | None = None
     scratch: Recipe
@@ -220,6 +219,14 @@ def cells(
     return sorted(found, key=lambda cell: (cell.stage, cell.seed))
 
 
+def data_sets(config: SparseConfig) -> set[str]:
+    """What a tier reads: its tasks' data sets and those that their corpora are made of."""
+    corpora = [task.corpus for task in config.tasks] + [task.transfer.corpus for task in config.tasks if task.transfer]
+    return {task.dataset for task in config.tasks} | {
+        SOURCES.get(corpus.name, corpus.name) for corpus in corpora if corpus
+    }
+
+
 def _json(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude_none=True)
 
@@ -246,13 +253,13 @@ def labels_of(config: SparseConfig, task: Task) -> list[Labels]:
     found += [Labels(corpus=task.corpus, **of)] if task.corpus else []
     for other in config.tasks:
         if other.transfer and other.transfer.teacher == task.dataset:
-            of = _labelling(config, task, other)
+            of = _labelling(config, task, other.transfer)
             found += [Labels(corpus=other.transfer.corpus, **of), Labels(dataset=other.dataset, split="test", **of)]
     return list({labels.key(): labels for labels in found}.values())
 
 
-def _labelling(config: SparseConfig, teacher: Task, texts: Task) -> dict[str, Any]:
-    """How the teacher of one task labels the texts of one."""
+def _labelling(config: SparseConfig, teacher: Task, texts: Task | Transfer) -> dict[str, Any]:
+    """How the teacher of a task labels the texts of that or another."""
     return {
         "teacher": teacher.spec,
         "max_length": texts.label_length,
@@ -292,10 +299,10 @@ def _training(
         rate_of = recur(owner=owner if own else main, method=methods[method.rate_of or method.name])
     start = recur(owner=owner, method=methods[method.start]) if method.start else None
     first = start.method if start else method
-    teacher, corpus = task, task.corpus
+    corpus, labelled = task.corpus, _labelling(config, task, task)
     if first.transfer and task.transfer:
         teacher = next(other for other in config.tasks if other.dataset == task.transfer.teacher)
-        corpus = task.transfer.corpus
+        corpus, labelled = task.transfer.corpus, _labelling(config, teacher, task.transfer)
     kind = "fine_tuning" if method.start else "distillation" if _distils(method) else "scratch"
     recipe: Recipe = getattr(task, kind)
     return Training(
@@ -303,9 +310,9 @@ def _training(
         vocabulary=task.corpus,
         student=owner.spec,
         method=method,
-        corpus=Labels(corpus=corpus, **_labelling(config, teacher, task)) if method.corpus_share else None,
+        corpus=Labels(corpus=corpus, **labelled) if method.corpus_share else None,
         train=Labels(dataset=task.dataset, split="train", **_labelling(config, task, task)),
-        test=Labels(dataset=task.dataset, split="test", **_labelling(config, teacher, task)),
+        test=Labels(dataset=task.dataset, split="test", **labelled),
         recipe=owner.spec.train if isinstance(owner, TokenStudent) else recipe.train,
         lrs=owner.lrs if isinstance(owner, TokenStudent) else recipe.lrs,
         rate_of=rate_of,

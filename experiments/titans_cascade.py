@@ -145,6 +145,11 @@ def _cell(
     )
 
 
+def data_sets(config: TitansConfig) -> set[str]:
+    """What a tier reads."""
+    return {task.dataset for task in config.tasks}
+
+
 def own_task(config: TitansConfig, dataset: str) -> Task:
     """The tier's task of the same modality with its data replaced; L_in becomes the first half of the classes."""
     info = data.describe(dataset)

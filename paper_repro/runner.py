@@ -195,42 +195,40 @@ def _run_cells(cells: Sequence[Cell], results: Path, device: str, workers: int |
         failed = _run_ranks(pending, results, device)
         return Summary(list(cells), already, len(pending) - len(failed), failed)
     cores = os.cpu_count() or 1
+    size = min(workers or (cores if device == "cpu" else 1), len(pending))
+    # On a CPU one thread each: sums, and so results, then do not depend on how many cores or cells there are.
+    threads = 1 if device == "cpu" else max(1, cores // size)
+    start = (threads, os.getpid())
+    pool = ProcessPoolExecutor(size, get_context("spawn"), initializer=_start_worker, initargs=start)
     failed = []
-    with _progress(len(pending)) as advance:
-        for stage in sorted({cell.stage for cell in pending}):
-            group = [cell for cell in pending if cell.stage == stage]
-            size = min(workers or (cores if device == "cpu" else 1), len(group))
-            # On a CPU one thread each: sums, and so results, then do not depend on how many cores or cells there are.
-            threads = 1 if device == "cpu" else max(1, cores // size)
-            failed += _run_group(group, results, device, size, threads, advance)
+    try:
+        with _progress(len(pending)) as advance:
+            for stage in sorted({cell.stage for cell in pending}):
+                group = [cell for cell in pending if cell.stage == stage]
+                jobs = {pool.submit(compute_cell, cell, results, device, threads, size): cell for cell in group}
+                failed += _failures(jobs, advance)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
     return Summary(list(cells), already, len(pending) - len(failed), failed)
 
 
-def _run_group(cells: list[Cell], results: Path, device: str, workers: int, threads: int, advance: Any) -> list[str]:
-    """Run cells in ``workers`` processes of ``threads`` threads; return the names of those that failed."""
+def _failures(jobs: dict[Future[str], Cell], advance: Any) -> list[str]:
+    """Wait for all jobs; the names of the cells that failed."""
     failed = []
-    start = (threads, os.getpid())
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), initializer=_start_worker, initargs=start)
-    try:
-        futures: dict[Future[str], Cell] = {
-            pool.submit(compute_cell, cell, results, device, threads, workers): cell for cell in cells
-        }
-        waiting = set(futures)
-        while waiting:
-            finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
-            for future in finished:
-                try:
-                    status = future.result()  # a UserError stops everything: it would hit every other cell as well
-                except BrokenProcessPool:
-                    raise UserError(
-                        "A worker process was killed, most likely for want of memory; run again with --workers 1 "
-                        "(finished cells are kept)."
-                    ) from None
-                if status != "ok":
-                    failed.append(futures[future].name)
-                advance(futures[future].name)
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    waiting = set(jobs)
+    while waiting:
+        finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+        for future in finished:
+            try:
+                status = future.result()  # a UserError stops everything: it would hit every other cell as well
+            except BrokenProcessPool:
+                raise UserError(
+                    "A worker process was killed, most likely for want of memory; run again with --workers 1 "
+                    "(finished cells are kept)."
+                ) from None
+            if status != "ok":
+                failed.append(jobs[future].name)
+            advance(jobs[future].name)
     return failed
 
 

@@ -210,9 +210,10 @@ def test_the_data_root_is_in_order(invoke: Invoke, data_root: Path) -> None:
 def test_doctor_says_what_each_tier_lacks(monkeypatch: pytest.MonkeyPatch, invoke: Invoke) -> None:
     monkeypatch.delenv("PAPER_REPRO_DATA", raising=False)
     code, out, _ = invoke("doctor", "--json")
-    tiers = {tier["tier"]: tier for tier in json.loads(out)["tiers"]}
-    assert code == 0 and tiers["smoke"]["possible"]
-    assert not tiers["cpu"]["possible"] and "data set sst2" in tiers["cpu"]["lacks"]
+    tiers = {(tier["paper"], tier["tier"]): tier for tier in json.loads(out)["tiers"]}
+    assert code == 0 and tiers["titans", "smoke"]["possible"] and tiers["sparse", "smoke"]["possible"]
+    assert not tiers["titans", "cpu"]["possible"] and "data set sst2" in tiers["titans", "cpu"]["lacks"]
+    assert "data set qnli" in tiers["sparse", "cpu"]["lacks"], "a corpus is made of it"
 
 
 def test_the_tier_chooses_the_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,21 +6,22 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from synthetic_sparse import write_sparse
 from synthetic_titans import write_titans
 
 from paper_repro.errors import UserError
 from paper_repro.paths import NOTEBOOKS, RESULTS
-from paper_repro.plots import notebooks, titans
+from paper_repro.plots import notebooks, own
 from paper_repro.plots.source import tiers_of
 
 ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
 
 
 def test_there_is_a_summary_and_one_notebook_per_paper() -> None:
-    assert [path.name for path in ALL] == ["00_summary.ipynb", "01_titans.ipynb"]
+    assert [path.name for path in ALL] == ["00_summary.ipynb", "01_titans.ipynb", "02_sparse.ipynb"]
     assert notebooks.notebooks("titans") == [NOTEBOOKS / "01_titans.ipynb"]
     assert notebooks.notebooks("all") == ALL
-    with pytest.raises(UserError, match=r"no notebook of 'titan' .* choose one of: all, summary, titans"):
+    with pytest.raises(UserError, match=r"no notebook of 'titan' .* choose one of: all, summary, titans, sparse"):
         notebooks.notebooks("titan")
 
 
@@ -42,14 +43,28 @@ def text_of(path: Path) -> str:
 
 def test_executed_on_a_results_folder_they_write_every_figure_and_the_checks(tmp_path: Path) -> None:
     write_titans(tmp_path / "results", "smoke", seeds=3, examples=200)
+    write_sparse(tmp_path / "results", "cpu", seeds=3)
     written = notebooks.execute("all", tmp_path / "results", tmp_path / "figures", "gpu")
     assert [path.name for path in written] == [path.name for path in ALL]
-    drawn = {path.stem for path in (tmp_path / "figures" / "titans").glob("*.json")}
-    assert drawn == set(titans.PLOTS)
-    for path in written:
-        text = text_of(path)
-        assert "There are no records of titans at tier 'gpu' here; drawn from tier 'smoke' instead." in text
-        assert "C1-strong" in text and "C7-ends" in text
+    summary = text_of(written[0])
+    papers = {"titans": ("smoke", "C1-strong", "C7-ends"), "sparse": ("cpu", "1-kd", "B8-int8")}
+    for path, (paper, (tier, *claims)) in zip(written[1:], papers.items(), strict=True):
+        assert {path.stem for path in (tmp_path / "figures" / paper).glob("*.json")} == set(own.plots(paper))
+        for text in (text_of(path), summary):
+            assert f"There are no records of {paper} at tier 'gpu' here; drawn from tier '{tier}' instead." in text
+            assert all(claim in text for claim in claims)
+            assert "Nothing was recorded" not in text
+
+
+def test_without_records_of_its_paper_a_notebook_says_so_and_draws_nothing(tmp_path: Path) -> None:
+    write_titans(tmp_path / "results", "smoke", seeds=1, examples=100)
+    (path,) = notebooks.execute("sparse", tmp_path / "results", tmp_path / "figures", "cpu")
+    text = text_of(path)
+    assert "There are no records of sparse here" in text and "paper-repro run sparse --tier cpu" in text
+    for name in own.plots("sparse"):
+        assert f"Nothing was recorded for {name} at tier 'cpu'." in text
+    assert "nothing was recorded for it" in text, "the claims are there, and not run"
+    assert not (tmp_path / "figures" / "sparse").exists()
 
 
 def test_no_results_at_all_is_one_sentence(tmp_path: Path) -> None:

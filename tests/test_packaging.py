@@ -101,9 +101,9 @@ def test_the_readme_says_what_ci_runs() -> None:
     assert (REPO / ".ci" / "run").stat().st_mode & 0o111
 
 
-def test_the_code_in_the_readme_runs() -> None:
+def test_the_code_in_the_readme_runs(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    (code,) = re.findall(r"```python\n(.+?)```", (REPO / "README.md").read_text(encoding="utf-8"), re.S)
+    cascade, ngrams = re.findall(r"```python\n(.+?)```", (REPO / "README.md").read_text(encoding="utf-8"), re.S)
     inputs, labels = torch.randn(32, 8), torch.arange(32) % 4
     student, teacher = torch.nn.Linear(8, 4), torch.nn.Linear(8, 4)
     right = np.ones(500, dtype=bool)
@@ -112,8 +112,12 @@ def test_the_code_in_the_readme_runs() -> None:
         "teacher_logits": teacher(inputs).detach(), "score": np.linspace(0, 1, 500), "student_right": right,
         "teacher_right": right,
     }  # fmt: skip
-    exec(code, names)  # our own file
+    exec(cascade, names)  # our own file
     assert names["loss"].requires_grad and names["logits"].shape == (32, 4) and names["deferred"].dtype == torch.bool
+    texts = ["a moving film", "no film at all"]
+    names = {"train_texts": texts, "unlabelled_texts": ["at all"], "folder": tmp_path / "student"}
+    exec(ngrams, names)
+    assert names["student_logits"].shape == (2, 2) and set(names["answers"]) <= {"negative", "positive"}
 
 
 def test_every_session_explains_itself() -> None:

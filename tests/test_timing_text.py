@@ -321,7 +321,7 @@ def test_threads_share_a_batch_by_work_and_in_order(threads, materials):
     assert [row for part in parts for row in part] == list(range(9)) and all(parts) and len(parts) <= threads
     if threads == 2:
         assert parts[0] == list(range(5))  # half of the work ends with the sixth, which is not the first share's
-    bags, alone = materials.ngrams(share)(TEXTS), materials.vocabulary.transform(TEXTS)
+    bags, alone = shop.ngrams(materials.vocabulary, share)(TEXTS), materials.vocabulary.transform(TEXTS)
     assert np.array_equal(bags.ids, alone.ids) and np.array_equal(bags.offsets, alone.offsets)
 
 

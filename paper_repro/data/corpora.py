@@ -23,7 +23,12 @@ from paper_repro.data.load import open_split, parquet_rows, sha256_of
 from paper_repro.data.text import TextSplit
 from paper_repro.errors import UserError
 
-NAMES = ("imdb-unsupervised", "imdb-sentences", "qnli-questions", "docstrings-unlabelled")
+SOURCES = {  # corpus -> the data set that it is made of
+    "imdb-unsupervised": "imdb",
+    "imdb-sentences": "imdb",
+    "qnli-questions": "qnli",
+    "docstrings-unlabelled": "docstrings",
+}
 RULE = 1  # raise when the rules above change
 MIN_WORDS, MAX_WORDS = 3, 40
 
@@ -51,10 +56,10 @@ def load_corpus(name: str, rows: int | None = None) -> TextSplit:
     """
     if name.endswith(".parquet"):
         texts, origin = _own(Path(name))
-    elif name in NAMES:
+    elif name in SOURCES:
         texts, origin = _named(name)
     else:
-        raise UserError(f"There is no corpus '{name}'; choose one of {', '.join(NAMES)} or a .parquet file.")
+        raise UserError(f"There is no corpus '{name}'; choose one of {', '.join(SOURCES)} or a .parquet file.")
     if rows is not None:
         if rows > len(texts):
             raise UserError(f"The corpus '{name}' has {len(texts):,} texts, not {rows:,}; ask for fewer.")

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from paper_repro.data.ngram_sets import ngram_hashes, token_hashes
+from paper_repro.data.ngram_sets import distinct, ngram_hashes, token_hashes
 from paper_repro.data.ngrams import Bags, Vocabulary
 from paper_repro.distill.export import PRECISIONS, Student, export_student
 from paper_repro.distill.ngram_student import accuracy, counts, logits_of, most_frequent, only
@@ -69,14 +69,15 @@ def overlaps(
 ) -> list[Metric]:
     """Shares of the table seen in D_train and in the test set, and of the test set's n-grams in both (table 13)."""
     seen = {name: counts(bags, vocabulary.size) > 0 for name, bags in (("train", train), ("test", test))}
-    sets = [np.unique(ngram_hashes(*token_hashes(texts), vocabulary.n)) for texts in (train_texts, test_texts)]
-    of_test = len(sets[1])
+    of_train, of_test = (
+        distinct(ngram_hashes(*token_hashes(texts), vocabulary.n)) for texts in (train_texts, test_texts)
+    )
     return [
         metric("coverage/v0-in-train", seen["train"].mean()),
         metric("coverage/v0-in-test", seen["test"].mean()),
         metric("coverage/test-by-v0", seen["test"].sum() / of_test),
         metric("coverage/test-by-v0-and-train", (seen["train"] & seen["test"]).sum() / of_test),
-        metric("ngrams/distinct-train", len(sets[0]), "n-grams", split="train"),
+        metric("ngrams/distinct-train", of_train, "n-grams", split="train"),
         metric("ngrams/distinct-test", of_test, "n-grams"),
         metric("ngrams/per-example", np.diff(test.offsets).mean(), "n-grams"),
     ]

@@ -23,7 +23,7 @@ from paper_repro.data.ngrams import Bags, Vocabulary
 from paper_repro.data.ragged import RaggedIds, join
 from paper_repro.data.text import TextSplit, Tokens
 from paper_repro.distill.export import Student, export_student
-from paper_repro.distill.ngram_student import NgramSpec
+from paper_repro.distill.ngram_student import Features, NgramSpec
 from paper_repro.distill.rows import Precision
 from paper_repro.errors import UserError
 from paper_repro.paths import cache_dir, write_atomic
@@ -207,17 +207,6 @@ class Materials:
         student.table.view(np.uint8)[:, ::1024].max()  # each page once
         return student
 
-    def ngrams(self, share: "Share") -> Callable[[list[str]], Bags]:
-        """Texts to the ids of their n-grams."""
-        transform = self.vocabulary.transform
-
-        def read(texts: list[str]) -> Bags:
-            ends = np.cumsum([len(text) + 1 for text in texts])
-            parts = share(lambda first, last: transform(texts[first:last]), ends)
-            return parts[0] if len(parts) == 1 else join(parts)
-
-        return read
-
     @cached_property
     def sample(self) -> tuple[list[str], np.ndarray]:
         """Texts and labels that peers are fitted on: the first of each class in a seeded order, in equal shares."""
@@ -243,6 +232,17 @@ class Share:
         mine, *others = [share for share in itertools.pairwise([0, *cuts, len(ends)]) if share[0] < share[1]]
         futures = [self.pool.submit(part, *share) for share in others]
         return [part(*mine), *(future.result() for future in futures)]
+
+
+def ngrams(features: Features, share: Share) -> Callable[[list[str]], Bags]:
+    """Texts to the ids of their n-grams."""
+
+    def read(texts: list[str]) -> Bags:
+        ends = np.cumsum([len(text) + 1 for text in texts])
+        parts = share(lambda first, last: features.transform(texts[first:last]), ends)
+        return parts[0] if len(parts) == 1 else join(parts)
+
+    return read
 
 
 class SubWords:
@@ -292,6 +292,8 @@ def _cost_of(model: nn.Module) -> Cost:
 
 def _student(name: str, threads: int, materials: Materials) -> Competitor:
     """The n-gram student: our runtime, or on a GPU and in two variants torch's operators on the same table."""
+    if materials.device != "cpu" and threads != materials.threads:
+        raise Unavailable("cores do not matter on a GPU")
     if name in ("dan-torch", "dan-padded") or materials.device != "cpu":
         return _module(name, materials)
     student = materials.student(PRECISIONS[name], threads)
@@ -312,7 +314,7 @@ def _student(name: str, threads: int, materials: Materials) -> Competitor:
     params = float(sum(parameter.numel() for parameter in materials.dan.parameters()))
     size = float(sum(file.stat().st_size for file in student.folder.iterdir()))
     cost = Cost(params, size, size, float(student.table.nbytes), rows)
-    return Competitor(materials.ngrams(share), logits, student.predict, f"ngrams-{threads}", cost, about)
+    return Competitor(ngrams(student.features, share), logits, student.predict, f"ngrams-{threads}", cost, about)
 
 
 def _module(name: str, materials: Materials) -> Competitor:
@@ -325,7 +327,7 @@ def _module(name: str, materials: Materials) -> Competitor:
     model = materials.dan.to(device)
     if name == "dan-bf16":
         model = copy.deepcopy(model).to(torch.bfloat16)
-    classes, read = materials.train.classes, materials.ngrams(Share(threads))
+    classes, read = materials.train.classes, ngrams(vocabulary, Share(threads))
     about = {"rows": vocabulary.size, "dim": materials.config.dim, "threads": threads, "table": "in memory"}
 
     def ragged(texts: list[str]) -> RaggedIds:
