@@ -21,6 +21,7 @@ LOCK = "requirements/lock.txt"
 MINILM = "requirements/minilm.txt"
 BOOTSTRAP = "requirements/bootstrap.txt"
 NO_DATA = "not data and not slow"
+PYTEST = ("pytest", "-n", "auto", "--maxprocesses", "4", "--dist", "worksteal")  # a process per core
 
 
 @nox.session
@@ -28,14 +29,14 @@ def fast(session: nox.Session) -> None:
     """Lint, then all tests that need no data and little time: unit, contract, smoke run, notebooks."""
     install(session)
     check_style(session)
-    session.run("pytest", "-m", NO_DATA, *session.posargs)
+    session.run(*PYTEST, "-m", NO_DATA, *session.posargs)
 
 
 @nox.session(default=False)
 def tests(session: nox.Session) -> None:
     """All tests. Those on data need PAPER_REPRO_DATA and are skipped, saying so, without it."""
     install(session)
-    session.run("pytest", *session.posargs)
+    session.run(*PYTEST, *session.posargs)
 
 
 @nox.session(default=False)
@@ -97,7 +98,7 @@ def minimums(session: nox.Session) -> None:
     session.install("--resolution=lowest-direct", "--group", "test", "-e", ".[baselines]")
     session.install("--require-hashes", "--no-deps", "-r", MINILM)
     # old versions warn of what they use of newer ones beneath them; that is not ours to mend
-    session.run("pytest", "-m", NO_DATA, "-W", "default", *session.posargs)
+    session.run(*PYTEST, "-m", NO_DATA, "-W", "default", *session.posargs)
 
 
 @nox.session(default=False)

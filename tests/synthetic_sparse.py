@@ -74,7 +74,8 @@ def sparse_records(
     for dataset in SHORT:
         cell = (dataset, "table-12", device)
         found.append(_timing(tier, cell, _seconds(dataset) | dict(changes.get(cell, {}))))
-    step = {f"v{size}/step": 0.01 for size in ("10k", "100k", "1m", "10m")} | {"v10m/step": 0.011}
+    step = {f"v{size}{rows}/step": 0.01 for size in ("10k", "100k", "1m", "10m") for rows in ("", "-first-rows")}
+    step |= {"v10m/step": 0.011, "torch-v1m/step": 0.05}
     cell = ("synthetic", "step", device)
     return [*found, _timing(tier, cell, step | dict(changes.get(cell, {})))]
 

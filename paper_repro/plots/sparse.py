@@ -4,6 +4,7 @@ Hollow markers are the paper's numbers. They are of another teacher (RoBERTa-Lar
 unlabelled text, and of one run each.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -596,14 +597,22 @@ SPEED = _plot(
 )
 
 
+STEPS = {
+    "spread": Look("ours, rows anywhere in the table", BLUE, "s"),
+    "first-rows": Look("control: the same rows in every table", GREY, "x", DOTTED),
+    "torch": Look("EmbeddingBag and SparseAdam of torch", ORANGE, "o"),
+}
+
+
 def _step_data(results: Results) -> pd.DataFrame:
     rows = results.samples[results.samples["model"] == "step"]
     found = []
     for (dataset, device, name, key), group in rows.groupby(["dataset", "method", "name", "key"], sort=False):
-        size, _, what = str(name).partition("/")
-        if what == "step":
+        parts = re.fullmatch(r"(torch-)?(v\d+[kmb])(-first-rows)?/step", str(name))
+        if parts is not None:
+            series = "torch" if parts[1] else "first-rows" if parts[3] else "spread"
             interval = timing.median_interval(1000 * group["value"].to_numpy())
-            found.append((dataset, device, what, count(size), *interval, results.machines[str(key)]))
+            found.append((dataset, device, series, count(parts[2]), *interval, results.machines[str(key)]))
     data = pd.DataFrame(found, columns=[*PANEL, "series", "x", "y", "low", "high", "n", "machine"])
     return data.sort_values([*PANEL, "x"], ignore_index=True)
 
@@ -611,11 +620,12 @@ def _step_data(results: Results) -> pd.DataFrame:
 def _step(data: pd.DataFrame) -> Figure:
     figure, axes = panels(data, 1.7, title=lambda _, device: f"training step, {device}")
     for panel, axis in axes.items():
-        draw_lines(axis, of_panel(data, panel), {"step": Look("", BLUE, "s")}, every=1)
+        draw_lines(axis, of_panel(data, panel), STEPS, every=1)
         axis.set_ylim(bottom=0)
         axis.set_xscale("log")
         counts(axis.xaxis)
     label_axes(figure, "Size of the table (n-grams)", "Time of a step (ms)")
+    legend(figure, data["series"], STEPS, columns=1)
     _say_machines(figure, data)
     return figure
 
@@ -626,7 +636,8 @@ STEP = _plot(
     models=("step",),
     caption=(
         "The cost of a training step against the number of n-grams, each batch touching equally many of them: the "
-        "paper's section 2.5. Medians over interleaved rounds; band: 95 % interval."
+        "paper's section 2.5. The control shows what is due to memory that no cache holds. Medians over interleaved "
+        "rounds; band: 95 % interval."
     ),
     data=_step_data,
     draw=_step,
