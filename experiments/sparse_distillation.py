@@ -378,6 +378,7 @@ class Texts(TextTask):
         fingerprint = data.load_texts(spec.dataset, "train").fingerprint
         name = f"{spec.key()}-{fingerprint[:12]}.safetensors"
         super().__init__(spec, data.label(spec.dataset), cache_dir() / "models" / name, device)
+        self._corpus_rows: dict[str, np.ndarray] = {}
 
     @cached_property
     def tests(self) -> set[str]:
@@ -386,9 +387,12 @@ class Texts(TextTask):
 
     def corpus_rows(self, corpus: CorpusSpec) -> np.ndarray:
         """Rows of a corpus, in seeded random order, without the texts that are also test texts."""
-        texts = corpus.load().texts
-        order = seeds.numpy_rng(0, "corpus", dataset=self.label).permutation(len(texts))
-        return np.array([row for row in order if _tokens(texts[row]) not in self.tests], dtype=np.int64)
+        if (name := corpus.key()) not in self._corpus_rows:
+            texts = corpus.load().texts
+            order = seeds.numpy_rng(0, "corpus", dataset=self.label).permutation(len(texts))
+            kept = [row for row in order if _tokens(texts[row]) not in self.tests]
+            self._corpus_rows[name] = np.array(kept, dtype=np.int64)
+        return self._corpus_rows[name]
 
 
 def _tokens(text: str) -> str:
@@ -396,7 +400,7 @@ def _tokens(text: str) -> str:
     return " ".join(word for word in text.lower().split() if any(letter.isalnum() for letter in word))
 
 
-@lru_cache(maxsize=2)
+@lru_cache(maxsize=16)  # 200 MB each on IMDB
 def _ngram_reader(task_json: str, reads_json: str, corpus_json: str | None, device: str) -> NgramReader:
     """What n-gram students of a task read: the n-grams of C and D_train."""
     task = _task(task_json, device)

@@ -47,7 +47,7 @@ class CorpusSpec(Config):
         return load_corpus(self.name, self.rows)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=8)
 def load_corpus(name: str, rows: int | None = None) -> TextSplit:
     """The texts of a corpus, all or a part; its labels are -1 and it has no classes.
 

@@ -26,13 +26,15 @@ class TaskSpec(Config):
 class TextTask:
     """The examples of one task, split, with the teacher that belongs to them.
 
-    ``label`` is what records call the data set, ``weights`` where the teacher's weights are cached.
+    ``label`` is what records call the data set, ``weights`` where the teacher's weights are cached. Logits stay in
+    memory: opening stored ones has the teacher check some rows, which takes longer than training some students.
     """
 
     def __init__(self, spec: TaskSpec, label: str, weights: Path, device: str) -> None:
         self.spec, self.label, self.weights, self.device = spec, label, weights, device
         self.parts = {split: data.load_texts(spec.dataset, split) for split in ("train", "test")}
         self.classes = self.parts["train"].classes
+        self._shards: dict[str, np.ndarray] = {}
         self.split = data.stratified_split(
             self.parts["train"].labels, spec.validation_fraction, seeds.derive(0, "validation", dataset=label),
             groups=data.phrase_groups(spec.dataset),
@@ -59,9 +61,14 @@ class TextTask:
         total = len(texts.texts)
         start, stop = shard * total // of, (shard + 1) * total // of
         name = sha256_key({"data": texts.fingerprint, "rows": [start, stop]})
-        source = self.source(texts, np.arange(start, stop), max_length)
-        reads = self.spec.teacher.model_copy(update={"max_length": max_length})
-        return stored_logits(self.teacher.model, reads, source, name, device=self.device, precision=precision)
+        known = f"{name} {max_length} {precision}"
+        if known not in self._shards:
+            source = self.source(texts, np.arange(start, stop), max_length)
+            reads = self.spec.teacher.model_copy(update={"max_length": max_length})
+            self._shards[known] = stored_logits(
+                self.teacher.model, reads, source, name, device=self.device, precision=precision
+            )
+        return self._shards[known]
 
     def logits(self, texts: TextSplit, shards: int, max_length: int, precision: str) -> Tensor:
         """The teacher's logits [N, C] on all of ``texts``."""
