@@ -13,6 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from paper_repro.data.ngrams.machine import address, announce
+
+AHEAD, LINE = 4, 64  # rows that the memory is told of beforehand; bytes of a cache line
+
 
 class SparseAdam(torch.optim.SparseAdam):
     """``torch.optim.SparseAdam``, faster for float32 parameters on a CPU; the same state, so the same checkpoints."""
@@ -92,7 +96,14 @@ def _update(
     rate: np.float32, share1: np.float32, share2: np.float32, eps: np.float32,
 ) -> None:  # fmt: skip
     """Adam on ``rows`` (distinct) of three arrays [V, d] given their ``gradient`` [rows, d]."""
+    width = table.shape[1] * table.itemsize
     for i in range(len(rows)):
+        if i + AHEAD < len(rows):  # rows lie anywhere: without a hint the memory starts on each when its turn comes
+            start = rows[i + AHEAD] * width
+            for line in range(start, start + width, LINE):
+                announce(address(table) + line)
+                announce(address(first) + line)
+                announce(address(second) + line)
         row = rows[i]
         for column in range(table.shape[1]):
             value = gradient[i, column]

@@ -1,9 +1,10 @@
 """The n-gram student of Sparse Distillation: a huge table, a mean, a small head (arXiv 2110.08536v2, section 2.3).
 
 A batch is ``ids`` (int64 [total], the n-grams of all texts end to end) and ``offsets`` (int64 [B + 1]); nothing is
-padded. In training only the rows that a batch looks up are touched: they are taken out of the table once, all else is
-ordinary autograd on that small matrix, and the table gets one sparse gradient. So neither forward nor
-backward knows how many rows the table has.
+padded. In training only the rows that a batch looks up are touched, and the table gets one sparse gradient in which
+each comes once. So neither forward nor backward knows how many rows the table has. Mean and sum on a CPU have kernels
+for that (``zoo.pooling``); else the rows are taken out of the table once, and all else is ordinary autograd on that
+small matrix.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from paper_repro.errors import UserError
+from paper_repro.zoo.pooling import PoolRows
 
 Pooling = Literal["mean", "sum", "max", "attention"]
 
@@ -79,6 +81,8 @@ class Dan(nn.Module):
             ids, offsets = drop_features(ids, offsets, self.feature_dropout)
         table = self.table.weight
         if torch.is_grad_enabled() and table.requires_grad:
+            if self.pooling in ("mean", "sum") and table.device.type == "cpu" and table.dtype == torch.float32:
+                return cast(Tensor, PoolRows.apply(table, ids, offsets, self.pooling))
             rows, ids = torch.unique(ids, return_inverse=True)
             table = cast(Tensor, TakeRows.apply(table, rows))
         if self.query is not None:
