@@ -6,6 +6,7 @@ students trained (3); rates of fine-tuning are chosen (4), and students that sta
 """
 
 import json
+import re
 import time
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from paper_repro import baselines, data, planning, seeds, zoo
-from paper_repro.config import Config
+from paper_repro.config import Config, sha256_key
 from paper_repro.data.bag_source import BagSource
 from paper_repro.data.corpora import SOURCES, CorpusSpec
 from paper_repro.data.ngrams import Vocabulary
@@ -41,6 +42,7 @@ from paper_repro.zoo.dan import Dan
 
 PAPER = "sparse"
 BATCH = 256  # texts over which a record's cost is a mean
+WORD = re.compile(r"\b\w\w+\b")  # scikit-learn's
 DISSECTED = ("kd", "kd+ft")  # methods of the main student that the ablations without training look at
 
 
@@ -67,7 +69,9 @@ class Method(Config):
     corpus_share: float = 0.0
     on_train: bool = False
     transfer: bool = False  # the corpus, and the teacher that labels it, are those of the task's ``transfer``
-    new_head: bool = False  # draw the last layer anew before fine-tuning
+    new_head: bool = False  # draw the head (all but the table) anew before fine-tuning
+    ngrams_of: Literal["train", "corpus"] | None = None  # texts whose n-grams are in its table; None: both
+    matched: bool | None = None  # as many updates as one that is distilled on D_train and all of the corpus
     rate_of: str | None = None  # the learning rate is the one chosen for this method; None: chosen for this one
 
 
@@ -171,7 +175,7 @@ class Training(Config):
     task: TaskSpec
     student: NgramSpec | ModelSpec
     method: Method
-    vocabulary: CorpusSpec | None = None  # C: with D_train it gives the n-grams, whatever is distilled on
+    vocabulary: CorpusSpec | None = None  # C: with D_train it gives the n-grams, but see ``Method.ngrams_of``
     corpus: Labels | None = None  # what is distilled on, of which ``method.corpus_share``
     train: Labels  # the teacher's logits on D_train and, for ``agreement``, ...
     test: Labels  # ... on the test split
@@ -285,7 +289,7 @@ def _possible(task: Task, first: Method) -> bool:
     """Whether the task has the text that a chain of methods begins with."""
     if first.transfer:
         return task.transfer is not None
-    return task.corpus is not None or not first.corpus_share
+    return task.corpus is not None or not (first.corpus_share or first.ngrams_of)
 
 
 def _training(
@@ -396,16 +400,16 @@ class Texts(TextTask):
 
 
 def _tokens(text: str) -> str:
-    """``text`` in lower case with blanks only between words: what two copies of a text have in common."""
-    return " ".join(word for word in text.lower().split() if any(letter.isalnum() for letter in word))
+    """The words of ``text`` by scikit-learn's rule, as the student reads it: what two copies have in common."""
+    return " ".join(WORD.findall(text.lower()))
 
 
 @lru_cache(maxsize=16)  # 200 MB each on IMDB
-def _ngram_reader(task_json: str, reads_json: str, corpus_json: str | None, device: str) -> NgramReader:
-    """What n-gram students of a task read: the n-grams of C and D_train."""
+def _ngram_reader(task_json: str, reads_json: str, corpus_json: str | None, of: str | None, device: str) -> NgramReader:
+    """What n-gram students of a task read: the n-grams ``of`` D_train, of C, or of both."""
     task = _task(task_json, device)
-    parts = [(task.parts["train"], task.split.train)]
-    if corpus_json is not None:
+    parts = [] if of == "corpus" else [(task.parts["train"], task.split.train)]
+    if corpus_json is not None and of != "train":
         corpus = CorpusSpec.model_validate_json(corpus_json)
         parts.append((corpus.load(), np.sort(task.corpus_rows(corpus))))
     return NgramReader(NgramSpec.model_validate_json(reads_json).features(parts), device)
@@ -417,8 +421,8 @@ def reader_of(training: Training, device: str) -> NgramReader | TokenReader:
     if isinstance(student, ModelSpec):
         return TokenReader(student.tokenizer, student.max_length, device)
     reads = NgramSpec(vocab=student.vocab, dim=1, n=student.n, analyzer=student.analyzer, hashed=student.hashed)
-    corpus = training.vocabulary
-    return _ngram_reader(_key(training.task), _key(reads), _key(corpus) if corpus else None, device)
+    corpus, of = training.vocabulary, (training.start or training).method.ngrams_of
+    return _ngram_reader(_key(training.task), _key(reads), _key(corpus) if corpus else None, of, device)
 
 
 def fresh(training: Training, seed: int, device: str) -> nn.Module:
@@ -438,7 +442,7 @@ def teacher_logits(labels: Labels, device: str) -> Tensor:
 def trained(training: Training, seed: int, device: str) -> tuple[nn.Module, dict[str, float]]:
     """The student of ``training``, from the cache or trained now, and the clocks of training it."""
     task = _task(_key(training.task), device)
-    path = cache_dir() / "students" / f"{training.key()}-{seed}-{task.parts['train'].fingerprint[:12]}.safetensors"
+    path = cache_dir() / "students" / f"{_name(training)}-{seed}.safetensors"
     if path.exists():
         model = fresh(training, seed, device)
         load_model(model, path)
@@ -450,14 +454,26 @@ def trained(training: Training, seed: int, device: str) -> tuple[nn.Module, dict
         if training.method.new_head:
             assert isinstance(model, Dan)
             torch.manual_seed(seeds.derive(seed, "new head", dataset=task.label))
-            model.head.reset_parameters()
+            for layer in (*model.layers, model.head):
+                layer.reset_parameters()
     source, loss = _lesson(training, task, device)
     recipe = training.recipe.model_copy(update={"lr": rate(training, device)})
+    if training.method.matched and recipe.epochs is not None:
+        whole = len(task.split.train) + (len(task.corpus_rows(training.vocabulary)) if training.vocabulary else 0)
+        recipe = recipe.model_copy(update={"epochs": recipe.epochs * whole / len(source)})
     axes: dict[str, int | str] = {"dataset": task.label, "role": "student"}
     result = train(model, source, loss, recipe, seed=seed, device=device, stream_axes=axes)
     if training.kept:
         save_model(model, path)
     return model.eval(), result.clocks
+
+
+def _name(training: Training) -> str:
+    """Of a training in the cache: what decides it, and the texts that it reads."""
+    labels = (training.start or training).corpus
+    corpora = [training.vocabulary, labels.corpus if labels else None]
+    texts = [data.load_texts(training.task.dataset, "train"), *(corpus.load() for corpus in corpora if corpus)]
+    return f"{training.key()}-{sha256_key([part.fingerprint for part in texts])[:12]}"
 
 
 def _lesson(training: Training, task: Texts, device: str) -> tuple[BagSource | TextSource, Loss]:
@@ -498,8 +514,7 @@ def _single(training: Training, lr: float) -> Training:
 
 def _tuned(training: Training, device: str) -> float:
     """Validation accuracy of seed 0 of a training with one learning rate, computed once."""
-    task = _task(_key(training.task), device)
-    path = cache_dir() / "tuning" / f"{training.key()}-{task.parts['train'].fingerprint[:12]}.json"
+    path = cache_dir() / "tuning" / f"{_name(training)}.json"
     if not path.exists():
         model, _ = trained(training, 0, device)
         write_atomic(path, json.dumps({"accuracy": _validation(training, model, device)}))
@@ -718,8 +733,9 @@ def plan(config: SparseConfig) -> list[dict[str, Any]]:
 
 def _examples(training: Training, train_rows: int, unlabelled: int) -> int:
     """Examples that one run sees."""
-    rows = train_rows if training.method.on_train or not _distils(training.method) else 0
-    rows += round(training.method.corpus_share * unlabelled)
+    method = training.method
+    rows = train_rows if method.on_train or method.matched or not _distils(method) else 0
+    rows += round((1.0 if method.matched else method.corpus_share) * unlabelled)
     return training.recipe.total_steps(rows) * training.recipe.global_batch
 
 

@@ -30,7 +30,7 @@ MODELS = {
     "dan-v100k-d300", "lstm", "cnn", "transformer", "tfidf-lr", "nbsvm", "fasttext", "model2vec",
 }  # fmt: skip
 METHODS = {
-    "scratch", "kd-c", "kd", "kd+ft", "scratch+ft", "kd-train", "kd-u25", "kd-u50", "from-imdb", "from-sst2",
+    "scratch", "kd-c", "kd", "kd+ft", "scratch+ft", "kd-train", "kd-u25", "scratch-own", "from-imdb", "from-sst2",
     "from-imdb+ft", "from-imdb+ft-head", "from-sst2+ft", "from-sst2+ft-head",
 }  # fmt: skip
 EVERYWHERE = {"accuracy", "cross_entropy", "teacher/accuracy", "agreement"}

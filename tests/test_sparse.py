@@ -5,6 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from sklearn.feature_extraction.text import CountVectorizer
 
 from experiments import sparse_distillation as sparse
 from paper_repro import data
@@ -25,6 +26,10 @@ def training(name, model="dan"):
     return next(
         t for t in sparse.trainings(config(), task) if (t.method.name, sparse.name_of(t.student)) == (name, model)
     )
+
+
+def sparse_methods():
+    return next(iter(config().students)).methods
 
 
 @pytest.fixture
@@ -82,12 +87,12 @@ def test_a_bigger_share_of_the_corpus_holds_the_smaller_and_no_test_text(cache, 
     rows = task.corpus_rows(corpus)
     assert sorted(rows) == [row for row in range(len(texts)) if row != 5]
     bags = {}
-    for name in ("kd-u25", "kd-u50"):
+    for name in ("kd-u25", "kd"):
         source, _ = sparse._lesson(training(name), task, "cpu")
         bags[name] = source
     train = len(task.split.train)
     assert len(bags["kd-u25"]) == train + round(0.25 * len(rows))
-    small, big = (bags[name].bags for name in ("kd-u25", "kd-u50"))
+    small, big = (bags[name].bags for name in ("kd-u25", "kd"))
     assert np.array_equal(small.ids, big.ids[: len(small.ids)])
 
 
@@ -144,8 +149,35 @@ def test_fine_tuning_starts_from_the_kept_student(cache, monkeypatch):
     assert len(started) == 2 and torch.equal(started[1], kept.table.weight)
     again, clocks = sparse.trained(training("kd"), 1, "cpu")
     assert len(started) == 2 and clocks == {} and torch.equal(again.head.bias, kept.head.bias)
-    fresh_head, _ = sparse.trained(training("from+ft-head"), 1, "cpu")
-    assert tuned is not fresh_head
+    source, _ = sparse.trained(training("from"), 1, "cpu")
+    again, _ = sparse.trained(training("from+ft-head"), 1, "cpu")
+    assert torch.equal(again.table.weight, source.table.weight)
+    for before, after in zip((*source.layers, source.head), (*again.layers, again.head), strict=True):
+        assert not torch.equal(before.weight, after.weight), "the head is both layers"
+
+
+def test_a_student_made_without_a_text_does_not_know_its_ngrams(cache):
+    task = sparse._task(sparse._key(training("kd").task), "cpu")
+    read = CountVectorizer(ngram_range=(1, 4)).build_analyzer()
+    train = {ngram for row in task.split.train for ngram in read(task.parts["train"].texts[row])}
+    corpus = {ngram for text in CorpusSpec(name="docstrings-unlabelled").load().texts for ngram in read(text)}
+    known = {name: set(sparse.reader_of(training(name), "cpu").features.ngrams()) for name in sparse_methods()}
+    for name, ngrams in known.items():
+        without_train, without_corpus = name == "kd-c" or name.startswith("from"), name == "scratch-own"
+        assert (ngrams <= corpus) == without_train and (ngrams <= train) == without_corpus, name
+
+
+def test_what_is_distilled_on_less_text_is_updated_as_often(cache, monkeypatch):
+    steps = {}
+
+    def train(model, source, loss, recipe, **named):
+        steps[name] = recipe.total_steps(len(source))
+        return type("Result", (), {"clocks": {}})
+
+    monkeypatch.setattr(sparse, "train", train)
+    for name in ("kd", "kd-c", "kd-train", "kd-u25", "from"):
+        sparse.trained(training(name), 0, "cpu")
+    assert len(steps) == 5 and len(set(steps.values())) == 1
 
 
 def parquet(path, **columns):

@@ -319,8 +319,10 @@ def _grid(data: pd.DataFrame) -> Figure:
     for panel, axis in axes.items():
         rows = shown[panel]
         draw_lines(axis, rows, BUDGETS, every=1)
-        for row in rows.itertuples():
-            axis.annotate(f"{row.dimension:g}", (row.x, row.y), xytext=(3, 2), textcoords="offset points", fontsize=6)
+        lowest = (rows["y"] == rows.groupby("x")["y"].transform("min")) & rows.duplicated("x", keep=False)
+        for row, below in zip(rows.itertuples(), lowest, strict=True):  # so that neighbours' labels do not meet
+            beside = (3, -8 if below else 2)
+            axis.annotate(f"{row.dimension:g}", (row.x, row.y), xytext=beside, textcoords="offset points", fontsize=6)
         middle, sizes = limits[panel].mean(), sorted(rows["x"].unique())
         axis.set_ylim(middle - 0.6 * span, middle + 0.65 * span)
         axis.set_xscale("log")
@@ -453,7 +455,7 @@ FIGURE6 = _lines(
     _quarter_ticks,
 )
 
-AMOUNTS = {"kd-train": 0.0, "kd-u25": 0.25, "kd-u50": 0.5, "kd": 1.0}
+AMOUNTS = {"kd-train": 0.0, "kd-u25": 0.25, "kd": 1.0}
 
 
 def _amount_ticks(axis: Axes) -> None:
@@ -462,8 +464,8 @@ def _amount_ticks(axis: Axes) -> None:
 
 AMOUNT = _lines(
     "amount",
-    "What unlabelled text is worth: distillation on the training set and a share of the corpus. At 0 % the teacher "
-    "labels the training set only.",
+    "What unlabelled text is worth: distillation on the training set and a share of the corpus, with equally many "
+    "updates. At 0 % the teacher labels the training set only.",
     {
         **{("kd", share): Pick("dan", method) for method, share in AMOUNTS.items()},
         **{("scratch", share): Pick("dan", "scratch") for share in (0.0, 1.0)},
