@@ -5,9 +5,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from paper_repro import data
+from paper_repro.data.corpora import load_corpus
 from paper_repro.errors import UserError
 
 TEXTS = [f"text number {row}" for row in range(20)]
@@ -96,3 +99,12 @@ def test_missing_truncated_and_foreign_files(tmp_path: Path) -> None:
     path.write_text("text,label\n")
     with pytest.raises(UserError, match="truncated or not a parquet file"):
         data.load(str(path), "train")
+
+
+def test_text_that_is_not_utf8_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "latin.parquet"
+    texts = pa.array([f"caf\xe9 {i}".encode("latin-1") for i in range(20)]).view(pa.string())
+    pq.write_table(pa.table({"text": texts, "label": [0, 1] * 10}), path)
+    for call in (lambda: data.load_texts(str(path), "train"), lambda: load_corpus(str(path))):
+        with pytest.raises(UserError, match=r"column text of .*latin\.parquet holds text that is not UTF-8"):
+            call()

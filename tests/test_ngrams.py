@@ -1,16 +1,19 @@
 """The n-gram featurizer against scikit-learn, on text made to break it; files, bad input, determinism."""
 
+import multiprocessing
 import pickle
 import re
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared_work import read_ngrams
 from sklearn.feature_extraction.text import CountVectorizer
 
 from paper_repro import data
@@ -350,6 +353,16 @@ def test_file_is_mapped_and_the_same(vocabulary: Vocabulary, corpus: list[str], 
     assert equal(loaded.transform(corpus), found), "the old content stays mapped"
     number = np.where(keep, np.cumsum(keep) - 1, -1)[found.ids]
     assert np.array_equal(again.transform(corpus).ids, number[number >= 0]), "restricting is leaving out"
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="looks into /proc, which this system has not")
+def test_processes_share_one_mapped_file(vocabulary: Vocabulary, corpus: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "vocabulary.ngrams"
+    vocabulary.save(path)
+    found = vocabulary.transform(corpus[:20])
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as pool:
+        for ids, offsets, mapped in pool.map(read_ngrams, [path] * 2, [corpus[:20]] * 2):
+            assert mapped and (ids, offsets) == (found.ids.tolist(), found.offsets.tolist())
 
 
 def test_fingerprint_is_of_the_content() -> None:

@@ -145,7 +145,7 @@ def test_fine_tuning_starts_from_the_kept_student(cache, monkeypatch):
 
     monkeypatch.setattr(sparse, "train", train)
     kept, _ = sparse.trained(training("kd"), 1, "cpu")
-    tuned, _ = sparse.trained(training("kd+ft"), 1, "cpu")
+    sparse.trained(training("kd+ft"), 1, "cpu")
     assert len(started) == 2 and torch.equal(started[1], kept.table.weight)
     again, clocks = sparse.trained(training("kd"), 1, "cpu")
     assert len(started) == 2 and clocks == {} and torch.equal(again.head.bias, kept.head.bias)

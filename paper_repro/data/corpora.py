@@ -20,6 +20,7 @@ import numpy as np
 
 from paper_repro.config import Config, sha256_key
 from paper_repro.data.load import open_split, parquet_rows, sha256_of
+from paper_repro.data.own import values_of
 from paper_repro.data.text import TextSplit
 from paper_repro.errors import UserError
 
@@ -109,4 +110,4 @@ def _own(path: Path) -> tuple[list[str], str]:
     column = pq.read_table(path, columns=["text"]).column("text")
     if column.null_count:
         raise UserError(f"The column text of {path} has {column.null_count} empty values; remove these rows.")
-    return column.to_pylist(), sha256_of(path)
+    return values_of(path, "text", column), sha256_of(path)

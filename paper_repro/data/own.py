@@ -93,13 +93,21 @@ def _inputs(path: Path, table: Any, column: str) -> list[Any]:
         raise UserError(f"The column {column} of {path} holds {kind}; it must hold {wanted}.")
     if values.null_count:
         raise UserError(f"The column {column} of {path} has {values.null_count} empty values; remove these rows.")
-    return list(values.to_pylist())
+    return values_of(path, column, values)
+
+
+def values_of(path: Path, name: str, column: Any) -> list[Any]:
+    """The values of a column of a parquet file. Raises UserError for text that is not UTF-8."""
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        raise UserError(f"The column {name} of {path} holds text that is not UTF-8; write it anew as UTF-8.") from None
 
 
 def _labels(path: Path, column: Any) -> tuple[list[str], np.ndarray]:
     import pyarrow as pa
 
-    values = column.to_pylist()
+    values = values_of(path, "label", column)
     bad = sum(value is None or value != value for value in values)
     if bad:
         raise UserError(f"The column label of {path} has {bad} missing values (null or NaN); remove these rows.")

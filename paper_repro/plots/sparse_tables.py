@@ -17,6 +17,7 @@ from paper_repro.plots.sparse_cells import (
     LENGTHS,
     MAIN,
     NGRAMS,
+    PUBLISHED,
     STUDENTS,
     TASKS,
     VARIANTS,
@@ -83,40 +84,50 @@ class Ratio(NamedTuple):
     claims: tuple[str, ...] = ()
     short: bool = False  # of short texts too
 
+    def names(self, device: str) -> tuple[str, str]:
+        """The two series on that device."""
+        return self.slow, self.fast.replace("published", PUBLISHED[device])
+
     def paper(self, dataset: str, device: str) -> float | None:
         """What the paper prints or, for what it does not print, what follows from its figures."""
-        (slow, column), (fast, _) = (name.split("/") for name in (self.slow, self.fast))
+        (slow, column), (fast, _) = (name.split("/") for name in self.names(device))
         if slow == "roberta-large" and column == "model":
             return paper_speed(dataset, device, fast, "-x")
-        if (dataset, fast, column) == ("imdb", "dan", "end_to_end") and slow == "roberta-large":
+        if (dataset, fast, column) == ("imdb", PUBLISHED[device], "end_to_end") and slow == "roberta-large":
             return ledger().entry(f"speed-{'cpu' if device == 'cpu' else 'gpu'}-end-to-end").value
         quick, steady = paper_speed(dataset, device, fast), paper_speed(dataset, device, slow)
         return quick / steady if column == "model" and quick and steady else None
 
 
-def _over_roberta(competitor: str, claims: tuple[str, ...] = ()) -> Ratio:
-    row = f"{COMPETITORS[competitor]} over RoBERTa-Large"
+def _over_roberta(competitor: str, claims: tuple[str, ...] = (), row: str = "") -> Ratio:
+    row = f"{row or COMPETITORS[competitor]} over RoBERTa-Large"
     return Ratio(row, "model only", "roberta-large/model", f"{competitor}/model", claims, short=True)
 
 
 QUOTED = ("distilroberta", "distilbert", "mobilebert", "lstm", "cnn")
 RATIOS = [
     *(_over_roberta(competitor) for competitor in QUOTED),
-    _over_roberta("dan", ("speed-cpu-model", "speed-gpu-model", "15")),
+    _over_roberta("published", ("speed-cpu-model", "speed-gpu-model"), "DAN as published"),
+    _over_roberta("dan-padded", ("speed-cpu-padded",)),
+    _over_roberta("dan"),
+    _over_roberta("dan-1core", ("15",)),
     Ratio(
-        "DAN over RoBERTa-Large", "end to end", "roberta-large/end_to_end", "dan/end_to_end",
-        ("speed-cpu-end-to-end", "speed-gpu-end-to-end", "B8-fp32"),
+        "DAN as published over RoBERTa-Large", "end to end", "roberta-large/end_to_end", "published/end_to_end",
+        ("speed-cpu-end-to-end", "speed-gpu-end-to-end"),
     ),
-    Ratio(
-        "DAN, int8, over RoBERTa-Large", "end to end", "roberta-large/end_to_end", "dan-int8/end_to_end", ("B8-int8",)
+    *(
+        Ratio(f"{name} over {COMPETITORS[slow]}", "end to end", f"{slow}/end_to_end", f"{fast}/end_to_end", (claim,))
+        for slow, ending in (("roberta-large", ""), ("roberta-large-sorted", "-sorted"))
+        for name, fast, claim in (("DAN", "dan", f"B8-fp32{ending}"), ("DAN, int8,", "dan-int8", f"B8-int8{ending}"))
     ),
     Ratio("DAN, int8, over fp32", "end to end", "dan/end_to_end", "dan-int8/end_to_end", ("B10",)),
     Ratio("DAN over MiniLM-L6, ONNX int8", "end to end", "minilm-onnx-int8/end_to_end", "dan/end_to_end", ("B12",)),
     Ratio("DAN over fastText", "end to end", "fasttext/end_to_end", "dan/end_to_end", ("B2-speed",)),
-    Ratio("DAN over LSTM", "model only", "lstm/model", "dan/model", ("16-speed",)),
-    Ratio("DAN over its padded look-up", "model only", "dan-padded/model", "dan/model", ("B11",)),
+    Ratio("DAN as published over LSTM", "model only", "lstm/model", "published/model", ("16-speed",)),
+    Ratio("DAN as published over its padded look-up", "model only", "dan-padded/model", "published/model", ("B11",)),
     Ratio("our n-grams over scikit-learn's", "tokenisation", "sklearn/tokenise", "dan/tokenise", ("B9",)),
-    Ratio("scikit-learn's n-grams", "time over the model's", "sklearn/tokenise", "dan/model", ("17",)),
+    Ratio("the same on one core", "tokenisation", "sklearn-1core/tokenise", "dan-1core/tokenise", ("B9-1core",)),
+    Ratio("scikit-learn's n-grams", "time over the model's", "sklearn/tokenise", "published/model", ("17",)),
     Ratio("our n-grams", "time over the model's", "dan/tokenise", "dan/model", ("17-ours",)),
 ]  # fmt: skip
 
@@ -132,7 +143,7 @@ def _table3(results: Results) -> Iterator[Line]:
             if paper is not None and (dataset, competitor) in ours:
                 yield Line(dataset, name, f"model only, {device}", "documents/s", paper, ours[dataset, competitor])
         for ratio in RATIOS:
-            slow, fast = (of.get((dataset, device, name)) for name in (ratio.slow, ratio.fast))
+            slow, fast = (of.get((dataset, device, name)) for name in ratio.names(device))
             if slow is None or fast is None or not (ratio.short or dataset not in SHORT):
                 continue
             paper = ratio.paper(dataset, device)
@@ -190,25 +201,58 @@ def _table8(results: Results) -> Iterator[Line]:
             yield _accuracy("imdb", row(ngrams, dimension), value, None, ())
 
 
-# Row of table 9, whose tokeniser is timed for it
+# Row of table 9, whose tokeniser is timed for it, and the claim
 TOKENISERS = {
-    "BPE (RoBERTa)": ("bpe", "roberta-large"),
-    "WordPiece (DistilBERT)": ("wordpiece", "distilbert"),
-    "n-grams, scikit-learn": ("ngram", "sklearn"),
-    "n-grams, ours": ("", "dan"),
+    "BPE (RoBERTa), all cores": ("bpe", "roberta-large", ()),
+    "WordPiece (DistilBERT), all cores": ("wordpiece", "distilbert", ()),
+    "n-grams, scikit-learn, one core": ("ngram", "sklearn-1core", ()),
+    "n-grams, scikit-learn, all cores": ("", "sklearn", ()),
+    "n-grams, ours, one core": ("", "dan-1core", ("B9-1core",)),
+    "n-grams, ours, all cores": ("", "dan", ("B9",)),
 }
 
 
 def _table9(results: Results) -> Iterator[Line]:
     rows = results.samples[results.samples["model"] == "table-12"]
     for (dataset, device), group in rows.groupby(["dataset", "method"]):
-        for name, (row, competitor) in TOKENISERS.items():
+        for name, (row, competitor, named) in TOKENISERS.items():
             seconds = 25_000 * group.loc[group["name"] == f"{competitor}/tokenise", "value"].to_numpy()
             if len(seconds):
-                claims = ("B9",) if competitor == "dan" and dataset == "imdb" else ()
+                claims = named if dataset == "imdb" else ()
                 paper = quoted("T9").get((str(dataset), row))
                 ours = timing.median_interval(seconds)
                 yield Line(str(dataset), name, "25,000 texts", "seconds", paper, ours, claims, str(device))
+
+
+LOOK_UPS = {  # quantity -> what records call it, our unit of it, and how many of theirs that is
+    "size of the table": ("table_bytes", "GB", 1e9),
+    "look-ups per text": ("look_ups_per_document", "rows", 1.0),
+    "bytes per look-up": ("bytes_per_look_up", "bytes", 1.0),
+    "time per look-up": ("look_up_ns", "ns", 1.0),
+    "rows read": ("bytes_per_s", "GB/s", 1e9),
+    "... of what memory gives in order": ("share_of_read", "%", 0.01),
+}
+TABLES_OF = ("dan-torch", "dan", "dan-1core", "dan-bf16", "dan-int8", "dan-int8-1core")
+
+
+def _look_ups(results: Results) -> Iterator[Line]:
+    rows = results.metrics[results.metrics["model"] == "table-12"]
+    for (dataset, device), group in rows.groupby(["dataset", "method"]):
+        found = group.set_index("metric")["value"]
+        for competitor in TABLES_OF:
+            for quantity, (name, unit, scale) in LOOK_UPS.items():
+                value, low, high = (
+                    found.get(f"{competitor}/{name}{limit}", np.nan) / scale for limit in ("", "/low", "/high")
+                )
+                if not np.isnan(value):
+                    several = _rounds(results, str(dataset), str(device)) if low < high else 1
+                    ours = stats.Interval(value, low, high, several)
+                    yield Line(str(dataset), f"{COMPETITORS[competitor]}, {device}", quantity, unit, None, ours)
+
+
+def _rounds(results: Results, dataset: str, device: str) -> int:
+    rows = results.samples[(results.samples["dataset"] == dataset) & (results.samples["method"] == device)]
+    return int(rows.groupby("name")["value"].size().max())
 
 
 STEPS = {
@@ -285,8 +329,16 @@ TABLES = (
         _table8, methods=DISTILLED,
     ),
     _table(
-        "table9", "Tokenising 25,000 texts, as the paper's table 9 (IMDB's training set, one worker).", _table9,
-        experiments=("timing",), models=("table-12",),
+        "table9",
+        "Tokenising 25,000 texts, as the paper's table 9, which is of IMDB's training set with one worker; ours of "
+        "test texts in batches of 32, scaled to as many.",
+        _table9, experiments=("timing",), models=("table-12",),
+    ),
+    _table(
+        "look-ups",
+        "The model's look-ups on the timed texts, at the paper's size of the table: time and bytes of each, and how "
+        "near they come to what memory gives when it is read in order ('model only').",
+        _look_ups, experiments=("timing",), models=("table-12",),
     ),
     _table(
         "table10", "Shorter n-grams, the paper's table 10 (KD + fine-tuning), and students trained with them.",

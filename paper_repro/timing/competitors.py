@@ -40,6 +40,7 @@ PRECISIONS: dict[str, Precision] = {"dan": "fp32", "dan-bf16": "bf16", "dan-int8
 ONE_CORE = "-1core"
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")  # RoBERTa's, in its order: 1 is padding
 LONGEST_BAG = 2_048  # n-grams of a text that the released code keeps
+PARTS = 4  # of alike lengths, in which MiniLM runs a batch in ONNX Runtime
 BLOCK_ROWS = 10_000  # random rows of a table, which then repeat: drawing a billion numbers would take a minute
 
 
@@ -268,11 +269,30 @@ def _net(net: Net, materials: Materials) -> Competitor:
         torch.manual_seed(seeds.derive(materials.seed, "timing weights", role=net.name))
         model = zoo.build(net.model, len(classes), **net.options).eval().to(materials.device)
 
-    def logits(inputs: tuple[Tensor, Tensor]) -> Tensor:
-        return model(*inputs)
+    logits = in_parts(model, net.parts)
+    labels, cost = _then(read, logits, classes), _cost_of(model)
+    about = {
+        "model": net.model, "options": net.options, "tokenizer": net.tokenizer, "threads": materials.threads,
+        "parts": net.parts,
+    }  # fmt: skip
+    if net.parts > 1:
+        return Competitor(None, None, labels, net.tokenizer, cost, about)
+    return Competitor(read, logits, labels, net.tokenizer, cost, about)
 
-    about = {"model": net.model, "options": net.options, "tokenizer": net.tokenizer, "threads": materials.threads}
-    return Competitor(read, logits, _then(read, logits, classes), net.tokenizer, _cost_of(model), about)
+
+def in_parts(model: Callable[[Tensor, Tensor], Tensor], parts: int) -> Callable[[tuple[Tensor, Tensor]], Tensor]:
+    """``model`` on (ids, mask), int64 [B, T], in ``parts`` of alike lengths, each padded to its own longest."""
+
+    def logits(inputs: tuple[Tensor, Tensor]) -> Tensor:
+        if parts == 1:
+            return model(*inputs)
+        ids, mask = inputs
+        lengths = mask.sum(1)
+        order = lengths.argsort()
+        found = [model(*(one[rows, : lengths[rows].max()] for one in (ids, mask))) for rows in order.chunk(parts)]
+        return torch.cat(found)[order.argsort()]
+
+    return logits
 
 
 def _then(read: Callable[[list[str]], Any], logits: Callable[[Any], Tensor], classes: list[str]) -> Any:
@@ -394,13 +414,10 @@ def _onnx(threads: int, materials: Materials) -> Competitor:
     read, classes = materials.reader("wordpiece", "cpu"), materials.train.classes
     model = OnnxMiniLM(len(classes), materials.folder, threads)
     stored = float(model.path.stat().st_size)
-
-    def arrays(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
-        ids, mask = read(texts)
-        return ids.numpy(), mask.numpy()
-
-    def labels(texts: list[str]) -> list[str]:
-        return [classes[number] for number in model(arrays(texts)).argmax(1).tolist()]
-
-    about = {"model": "minilm-l6", "tokenizer": "wordpiece", "precision": "int8, dynamic", "threads": threads}
-    return Competitor(arrays, model, labels, "wordpiece", Cost(model.params, stored, stored), about)
+    logits = in_parts(lambda ids, mask: torch.from_numpy(model(ids.numpy(), mask.numpy())), PARTS)
+    about = {
+        "model": "minilm-l6", "tokenizer": "wordpiece", "precision": "int8, dynamic", "threads": threads, "parts": PARTS
+    }  # fmt: skip
+    return Competitor(
+        read, logits, _then(read, logits, classes), "wordpiece", Cost(model.params, stored, stored), about
+    )

@@ -57,7 +57,7 @@ def predictor(
 class OnnxMiniLM:
     """MiniLM-L6 in ONNX Runtime with weights in int8 and activations quantised as they come (its ``quantize_dynamic``).
 
-    Called with (ids, mask), int64 [B, T] arrays, gives logits float32 [B, C].
+    Called with ids and mask, int64 [B, T] arrays, gives logits float32 [B, C].
     """
 
     def __init__(self, num_classes: int, folder: Path, threads: int) -> None:
@@ -89,8 +89,7 @@ class OnnxMiniLM:
         self.params = float(sum(parameter.numel() for parameter in model.parameters()))
         self.session = onnxruntime.InferenceSession(str(self.path), options, providers=["CPUExecutionProvider"])
 
-    def __call__(self, inputs: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        ids, mask = inputs
+    def __call__(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         return self.session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
 
 

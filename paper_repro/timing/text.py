@@ -36,10 +36,14 @@ WARM = 200  # characters of the two texts on which everything is called once bef
 
 
 class Net(Config):
-    """A model of the zoo that reads sub-words; ``name`` is what samples and metrics call it."""
+    """A model of the zoo that reads sub-words; ``name`` is what samples and metrics call it.
+
+    With ``parts`` > 1 it runs a batch in so many parts of alike lengths, and is timed end to end only.
+    """
 
     name: str
     model: str
+    parts: int = Field(default=1, gt=0)
     options: dict[str, Any] = Field(default_factory=dict)
     tokenizer: Literal["bpe", "wordpiece"] = "bpe"
 
@@ -48,9 +52,11 @@ SUBWORDS = 50_265  # of RoBERTa, whose table of 50,265 x 1,024 the paper's LSTM 
 _TABLE = {"vocab_size": SUBWORDS, "embedding": 1024}
 NETS = (
     Net(name="roberta-large", model="roberta-large"),
+    Net(name="roberta-large-sorted", model="roberta-large", parts=4),
     Net(name="distilroberta", model="distilroberta"),
     Net(name="distilbert", model="distilbert", tokenizer="wordpiece"),
     Net(name="mobilebert", model="mobilebert", tokenizer="wordpiece"),
+    Net(name="minilm", model="minilm-l6", tokenizer="wordpiece"),
     *(
         Net(name=name, model="lstm", options={**_TABLE, "hidden": hidden, "layers": 2})
         for name, hidden in (("lstm", 512), ("lstm-256", 256), ("lstm-64", 64), ("lstm-4", 4))
@@ -58,7 +64,7 @@ NETS = (
     Net(name="cnn", model="cnn", options={**_TABLE, "channels": 256, "window": 7}),
 )
 STUDENTS = ("dan", "dan-bf16", "dan-int8", "dan-torch", "dan-padded")
-PEERS = ("sklearn", "tfidf-lr", "fasttext", "model2vec", "minilm-onnx-int8")
+PEERS = ("sklearn", "tfidf-lr", "nbsvm", "fasttext", "model2vec", "minilm-onnx-int8")
 
 
 class TextTiming(Config):
@@ -365,7 +371,8 @@ def _described(
         "batches": "each has one text of every equal part of the texts sorted by characters, so all competitors see "
         "the same lengths however many batches a call has; the batches nearest to the mean come first",
         "mean_characters_of_all": float(np.mean([len(text) for text in test])),
-        "padding": "sub-words to the longest text of the batch; n-grams not at all, but for dan-padded",
+        "padding": "sub-words to the longest text of the batch, or of its part where a batch is run in parts of alike "
+        "lengths; n-grams not at all, but for dan-padded",
         "longest": max(len(text) for one in passes.values() for batch in one.texts for text in batch),
     }
 
