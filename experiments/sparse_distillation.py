@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from paper_repro import baselines, data, planning, seeds, zoo
 from paper_repro.config import Config, sha256_key
 from paper_repro.data.bag_source import BagSource
-from paper_repro.data.corpora import SOURCES, CorpusSpec
+from paper_repro.data.corpora import SOURCES, CorpusSpec, corpus_of
 from paper_repro.data.ngrams import Vocabulary
 from paper_repro.data.ragged import RaggedIds, take
 from paper_repro.data.sources import TextSource
@@ -338,7 +338,7 @@ def own_config(config: SparseConfig, dataset: str, corpus: str | None) -> Sparse
     """The tier with the first of its tasks on other data; what needs unlabelled text needs ``corpus``."""
     if data.describe(dataset).modality != "text":
         raise UserError(f"The data set '{dataset}' holds images; Sparse Distillation needs text.")
-    unlabelled = None if corpus is None else CorpusSpec(name=data.absolute(corpus))
+    unlabelled = None if corpus is None else corpus_of(data.absolute(corpus))
     changes = {"dataset": data.absolute(dataset), "corpus": unlabelled, "transfer": None}
     everywhere = [student.model_copy(update={"datasets": None}) for student in config.students]
     return config.model_copy(

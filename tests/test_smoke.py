@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from paper_repro import runner
@@ -58,3 +60,31 @@ def test_from_nothing_to_the_report(paper: str, tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in FIGURES.rglob("*")} == before, (
         "committed figures stay as they are"
     )
+
+
+@pytest.mark.slow
+def test_a_users_own_text_with_unlabelled_text_to_figures(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    words = np.array([f"word{number}" for number in range(300)])
+
+    def texts(count: int, labels: np.ndarray) -> list[str]:
+        drawn = rng.choice(150, (count, 12)) + 100 * labels[:, None]
+        return [" ".join(row) for row in words[drawn]]
+
+    labels = rng.integers(0, 2, 300)
+    own, more = tmp_path / "own.parquet", tmp_path / "more.parquet"
+    pd.DataFrame({"text": texts(300, labels), "label": labels}).to_parquet(own)
+    pd.DataFrame({"text": texts(400, rng.integers(0, 2, 400))}).to_parquet(more)
+    results = tmp_path / "runs"
+    arguments = ["run", "sparse", "--data", str(own), "--corpus", str(more), "--seeds", "1", "--results", str(results)]
+    assert "0 failed" in paper_repro(*arguments)
+    records = Store(results).records("sparse", "smoke")
+    accuracy = {
+        record.method: metric.value
+        for record in records
+        if (record.experiment, record.model) == ("student", "dan")
+        for metric in record.metrics
+        if (metric.name, metric.split) == ("accuracy", "test")
+    }
+    assert {"scratch", "kd", "kd-c", "kd+ft"} <= accuracy.keys() and min(accuracy.values()) > 0.6
+    assert list(results.rglob("main-table.png")) and "0 computed" in paper_repro(*arguments)

@@ -194,6 +194,11 @@ def test_a_users_own_files_give_cells_with_and_without_unlabelled_text(tmp_path)
     cells = sparse.cells(config(), data=own, corpus=corpus)
     assert {"kd", "kd-c", "kd+ft"} <= {cell.method for cell in cells}
     assert {cell.dataset for cell in cells} == {data.label(own)}
+    keys = {cell.key() for cell in cells if cell.method == "kd"}
+    parquet(tmp_path / "more.parquet", text=[f"other {text}" for text in texts])
+    assert not keys & {cell.key() for cell in sparse.cells(config(), data=own, corpus=corpus)}, "another content"
+    with pytest.raises(UserError, match=r"no file .*none\.parquet"):
+        sparse.cells(config(), data=own, corpus=str(tmp_path / "none.parquet"))
     with pytest.raises(UserError, match="images"):
         sparse.cells(config(), data="digits")
 
