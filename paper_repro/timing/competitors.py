@@ -82,6 +82,7 @@ class Materials:
         self.config, self.device, self.folder, self.seed = config, device, folder, seed
         self.threads = config.threads or psutil.cpu_count() or 1
         self.closing: list[Callable[[], None]] = []
+        self._networks: dict[str, nn.Module] = {}
 
     def close(self) -> None:
         """End the processes that were started."""
@@ -146,6 +147,16 @@ class Materials:
                 )
                 write_atomic(path, tokenizer.to_str())
         return Tokenizer.from_file(str(path))
+
+    def network(self, net: Net) -> nn.Module:
+        """The network with random weights; those that differ in how they are run share it."""
+        key = sha256_key([net.model, net.options])
+        if key not in self._networks:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(seeds.derive(self.seed, "timing weights", role=key))
+                model = zoo.build(net.model, len(self.train.classes), **net.options)
+            self._networks[key] = model.eval().to(self.device)
+        return self._networks[key]
 
     def reader(self, tokenizer: Literal["bpe", "wordpiece"], device: str) -> "SubWords":
         """The tokeniser of that name. Raises Unavailable for word pieces where MiniLM's files are not."""
@@ -264,11 +275,7 @@ class SubWords:
 def _net(net: Net, materials: Materials) -> Competitor:
     """A network of the zoo."""
     read = materials.reader(net.tokenizer, materials.device)
-    classes = materials.train.classes
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.derive(materials.seed, "timing weights", role=net.name))
-        model = zoo.build(net.model, len(classes), **net.options).eval().to(materials.device)
-
+    classes, model = materials.train.classes, materials.network(net)
     logits = in_parts(model, net.parts)
     labels, cost = _then(read, logits, classes), _cost_of(model)
     about = {
