@@ -472,8 +472,8 @@ def _name(training: Training) -> str:
     """Of a training in the cache: what decides it, and the texts that it reads."""
     labels = (training.start or training).corpus
     corpora = [training.vocabulary, labels.corpus if labels else None]
-    texts = [data.load_texts(training.task.dataset, "train"), *(corpus.load() for corpus in corpora if corpus)]
-    return f"{training.key()}-{sha256_key([part.fingerprint for part in texts])[:12]}"
+    texts = [data.fingerprint(training.task.dataset, "train"), *(c.load().fingerprint for c in corpora if c)]
+    return f"{training.key()}-{sha256_key(texts)[:12]}"
 
 
 def _lesson(training: Training, task: Texts, device: str) -> tuple[BagSource | TextSource, Loss]:

@@ -157,7 +157,9 @@ def _timing(tier: str, cell: Cell, seconds: Mapping[str, float]) -> Record:
     rng = np.random.default_rng(zlib.crc32("/".join(cell).encode()))
     samples = {name: value * rng.lognormal(0, 0.01, 7) for name, value in seconds.items()}
     per_s = {f"{name}_per_s": 1 / float(np.median(values)) for name, values in samples.items()}
-    reference = {name.partition("/")[2]: values for name, values in samples.items() if name.startswith("roberta-large")}
+    reference = {
+        name.partition("/")[2]: values for name, values in samples.items() if name.startswith("roberta-large/")
+    }
     speedups = {
         f"speedup/{name}": float(np.median(reference[column] / values))
         for name, values in samples.items()

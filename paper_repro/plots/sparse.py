@@ -176,7 +176,7 @@ FIGURE1 = _plot(
         "on the machine that is named. Accuracy is that of the students trained here, throughput that of the paper's "
         "sizes, which are larger (DAN, LSTM, CNN), and of baselines fitted on 4,000 texts. MiniLM's accuracy is of "
         "the labels (bf16), also for ONNX in int8, where it was not measured. Hollow: the paper's table 12 "
-        "(fp32, on CPU 56 cores), which leaves tokenisation out and has another teacher, so filled and hollow compare "
+        "(fp32, on 56 CPUs or a GPU), which leaves tokenisation out and has another teacher, so filled and hollow compare "
         f"only in how far their own points lie apart. {SEEDS} Throughput: medians over interleaved rounds, 95 %."
     ),
     data=_figure1_data,
@@ -591,7 +591,7 @@ SPEED = _plot(
     models=("table-12",),
     caption=(
         "Throughput at the paper's own sizes (random weights, batches of 32, fp32 unless said otherwise), its tables "
-        "3 and 12: model only, as the paper times it (on CPU with 56 cores), tokenisation only, and end to end from "
+        "3 and 12: model only, as the paper times it (on 56 CPUs), tokenisation only, and end to end from "
         "raw text to label. Interleaved in one process; medians over rounds with 95 % intervals, often smaller than "
         "the markers."
     ),

@@ -60,8 +60,8 @@ class Student(NamedTuple):
 
 STUDENTS = {
     "DAN from scratch": Student("dan", Pick("dan", "scratch"), "scratch"),
-    "the same, n-grams of its own": Student("dan", Pick("dan", "scratch-own"), "", ("N8",)),
     "the same, fine-tuned like KD": Student("dan", Pick("dan", "scratch+ft")),
+    "from scratch, n-grams of its own": Student("dan", Pick("dan", "scratch-own"), "", ("N8",)),
     "KD, unlabelled text only": Student("dan", Pick("dan", "kd-c"), "kd-c", ("5",)),
     "KD": Student("dan", Pick("dan", "kd"), "kd", ("1-kd", "N2")),
     "KD + fine-tuning": Student("dan", Pick("dan", MAIN), "kd+ft", ("1 KD+FT over KD", "2", "N1")),
@@ -114,7 +114,7 @@ class Step(NamedTuple):
 
 DOMAINS = {
     "from scratch on the target": Step("dan", "scratch", "accuracy", "scratch"),
-    "the source's teacher": Step("teacher", "from-SOURCE", "teacher/accuracy", "teacher-source"),
+    "the source's teacher": Step("teacher", "from-SOURCE", "teacher/accuracy", "teacher-source", ("13-teacher",)),
     "KD from it, unlabelled text only": Step("dan", "from-SOURCE", "accuracy", "kd-c", ("13",)),
     "... fine-tuned, new head": Step("dan", "from-SOURCE+ft-head", "accuracy", "kd+ft-head", ("13-head",)),
     "... fine-tuned": Step("dan", "from-SOURCE+ft", "accuracy", "kd+ft", ("13-ft",)),
