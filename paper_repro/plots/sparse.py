@@ -177,7 +177,7 @@ FIGURE1 = _plot(
         "sizes, which are larger (DAN, LSTM, CNN), and of baselines fitted on 4,000 texts. MiniLM's accuracy is of "
         "the labels (bf16), also for ONNX in int8, where it was not measured. Hollow: the paper's table 12 "
         "(fp32, on 56 CPUs or a GPU), which leaves tokenisation out and has another teacher, so filled and hollow "
-        f"compare only in how far their own points lie apart. {SEEDS} Throughput: medians over interleaved rounds, 95 %."
+        f"compare only in how far their own points lie apart. {SEEDS} Throughput: medians over rounds, 95 %."
     ),
     data=_figure1_data,
     draw=_figure1,
