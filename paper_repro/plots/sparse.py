@@ -320,10 +320,13 @@ def _grid(data: pd.DataFrame) -> Figure:
     for panel, axis in axes.items():
         rows = shown[panel]
         draw_lines(axis, rows, BUDGETS, every=1)
-        lowest = (rows["y"] == rows.groupby("x")["y"].transform("min")) & rows.duplicated("x", keep=False)
-        for row, below in zip(rows.itertuples(), lowest, strict=True):  # so that neighbours' labels do not meet
-            beside = (3, -8 if below else 2)
-            axis.annotate(f"{row.dimension:g}", (row.x, row.y), xytext=beside, textcoords="offset points", fontsize=6)
+        rank, of = rows.groupby("x")["y"].rank(ascending=False), rows.groupby("x")["y"].transform("size")
+        for row, place, last in zip(rows.itertuples(), rank, of, strict=True):  # so that neighbours' labels do not meet
+            beside = (3, 2) if place == 1 else (3, -8) if place == last else (-3, -8)
+            axis.annotate(
+                f"{row.dimension:g}", (row.x, row.y), xytext=beside, textcoords="offset points", fontsize=6,
+                ha="left" if beside[0] > 0 else "right",
+            )  # fmt: skip
         middle, sizes = limits[panel].mean(), sorted(rows["x"].unique())
         axis.set_ylim(middle - 0.6 * span, middle + 0.65 * span)
         axis.set_xscale("log")
