@@ -197,6 +197,9 @@ def test_a_users_own_files_give_cells_with_and_without_unlabelled_text(tmp_path)
     keys = {cell.key() for cell in cells if cell.method == "kd"}
     parquet(tmp_path / "more.parquet", text=[f"other {text}" for text in texts])
     assert not keys & {cell.key() for cell in sparse.cells(config(), data=own, corpus=corpus)}, "another content"
+    assert not any("/" in cell.method or str(tmp_path.name) in cell.method for cell in cells)
+    with pytest.raises(UserError, match="needs a column text"):
+        sparse.cells(config(), data=own, corpus=parquet(tmp_path / "bad.parquet", words=texts))
     with pytest.raises(UserError, match=r"no file .*none\.parquet"):
         sparse.cells(config(), data=own, corpus=str(tmp_path / "none.parquet"))
     with pytest.raises(UserError, match="images"):
