@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from paper_repro.data.ngrams import HashedBuckets, build_vocabulary
+from paper_repro.distill import export
 from paper_repro.distill.export import PRECISIONS, Student, export_student
 from paper_repro.distill.lookup import SPAN, dense, pack_weight, pool
 from paper_repro.distill.ngram_student import only
@@ -148,7 +149,7 @@ def test_ties_of_bf16_go_to_even():
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("options", [{}, {"pooling": "max"}, {"pooling": "attention", "activation": "tanh"}])
 def test_a_text_gets_the_same_logits_in_any_company_and_from_any_thread(
-    precision, options, vocabulary, texts, tmp_path
+    precision, options, vocabulary, texts, tmp_path, monkeypatch
 ):
     student = exported(
         make_model(vocabulary, hidden=[24, 6], **options), vocabulary, tmp_path / "s", precision=precision
@@ -159,9 +160,24 @@ def test_a_text_gets_the_same_logits_in_any_company_and_from_any_thread(
     with ThreadPoolExecutor(4) as callers:
         assert all(np.array_equal(got, together) for got in callers.map(student.logits, [texts] * 8))
         student.threads = 3
+        monkeypatch.setattr(export, "CHARACTERS", 1)
         assert np.array_equal(student.logits(texts), together)
         assert all(np.array_equal(got, together) for got in callers.map(student.logits, [texts] * 8))
     assert np.array_equal(student.logits(texts[:2]), together[:2])
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 9])
+def test_threads_take_consecutive_shares_of_about_as_much_work(threads, vocabulary, tmp_path):
+    student = exported(make_model(vocabulary), vocabulary, tmp_path / "s")
+    student.threads = threads
+    for work, least, most in (([1, 1, 1, 1, 1, 1, 6, 0, 0], 1, threads), ([2, 2, 3], 4, 1), ([0, 0], 1, 1), ([], 1, 1)):
+        parts = []
+        student._share(lambda *part, parts=parts: parts.append(part), np.cumsum(work, dtype=np.int64), least)
+        parts.sort()
+        assert [row for part in parts for row in range(*part)] == list(range(len(work)))
+        assert len({part for part in parts if part[0] < part[1]}) <= most
+        if threads == 2 and len(work) == 9:
+            assert parts[0] == (0, 5)  # half of the work ends with the sixth, which is not the first share's
 
 
 def test_the_table_of_the_paper_in_int8_is_at_most_1020_megabytes():

@@ -330,18 +330,6 @@ def test_minilm_in_onnx_reads_batches_of_any_shape(tmp_path):
 # Sharing work among threads and processes
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 9])
-def test_threads_share_a_batch_by_work_and_in_order(threads, materials):
-    share = shop.Share(threads)
-    work = np.array([1, 1, 1, 1, 1, 1, 6, 0, 0])
-    parts = share(lambda first, last: list(range(first, last)), np.cumsum(work))
-    assert [row for part in parts for row in part] == list(range(9)) and all(parts) and len(parts) <= threads
-    if threads == 2:
-        assert parts[0] == list(range(5))  # half of the work ends with the sixth, which is not the first share's
-    bags, alone = shop.ngrams(materials.vocabulary, share)(TEXTS), materials.vocabulary.transform(TEXTS)
-    assert np.array_equal(bags.ids, alone.ids) and np.array_equal(bags.offsets, alone.offsets)
-
-
 def test_workers_keep_the_order_and_pass_errors_on():
     workers = Workers(partial(partial, trouble), 2)
     try:

@@ -17,7 +17,7 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -47,6 +47,7 @@ SCHEMA = 1
 TABLE, HEAD, VOCABULARY, META = "table.bin", "head.safetensors", "vocabulary.ngrams", "meta.json"
 ROWS = 1 << 14  # table rows converted at once
 BLOCK = 64  # texts whose pooled rows fit into the second cache
+CHARACTERS, LOOK_UPS = 8_192, 3_000  # of a thread's share: with less, waking it takes as long as doing its work
 
 
 class File(Config):
@@ -206,8 +207,8 @@ def _described(path: Path) -> File:
 class Student:
     """A deployed student. Threads may share one; processes that load one share its memory, and it can be pickled.
 
-    ``threads``: how many work on one call. What a text gets depends on nothing but the text: neither on the other
-    texts of the call nor on threads.
+    ``threads``: how many work on one call, or fewer where there is little to do. What a text gets depends on nothing
+    but the text: neither on the other texts of the call nor on threads.
     """
 
     def __init__(self, folder: Path, meta: Meta, features: Vocabulary | HashedBuckets) -> None:
@@ -281,30 +282,31 @@ class Student:
 
         Raises UserError for a single text, and for what is not text, naming the row.
         """
-        if self.threads < 1:
-            raise UserError(f"{self.threads} threads cannot work; use at least 1.")
         rows = as_rows(texts)
         out = np.empty((len(rows), len(self.classes)), dtype=np.float32)
-        bounds = _shares(rows, min(self.threads, len(rows))) if self.threads > 1 else [0, len(rows)]
-        if len(bounds) == 2:
-            self._part(rows, out, 0, len(rows))
-            return out
-        executor = self._executor()
-        parts = [executor.submit(self._part, rows, out, *share) for share in itertools.pairwise(bounds[1:])]
-        self._part(rows, out, *bounds[:2])
-        for part in parts:
-            part.result()
-        return out
 
-    def _part(self, rows: list[str], out: np.ndarray, first: int, last: int) -> None:
-        for start in range(first, last, BLOCK):
-            end = min(start + BLOCK, last)
-            bags = self.features.transform(rows[start:end])
-            out[start:end] = self.head(bags.ids, bags.offsets)
+        def part(first: int, last: int) -> None:
+            for start in range(first, last, BLOCK):
+                end = min(start + BLOCK, last)
+                bags = self.features.transform(rows[start:end])
+                out[start:end] = self._head(bags.ids, bags.offsets)
+
+        self._share(part, np.cumsum([len(row) + 1 for row in rows]), CHARACTERS)
+        return out
 
     def head(self, ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         """Logits [N, C] of texts that are already n-grams: ``ids`` (int32 [total], below the table's rows, which is
         not checked) and ``offsets`` (int64 [N + 1])."""
+        out = np.empty((len(offsets) - 1, len(self.classes)), dtype=np.float32)
+
+        def part(first: int, last: int) -> None:
+            start = offsets[first]
+            out[first:last] = self._head(ids[start : offsets[last]], offsets[first : last + 1] - start)
+
+        self._share(part, offsets[1:], LOOK_UPS)
+        return out
+
+    def _head(self, ids: np.ndarray, offsets: np.ndarray) -> np.ndarray:
         shares = np.zeros(0, np.float32) if self._scores is None else attention(self._scores, ids, offsets)
         state = pool(self.table, ids, offsets, shares, self.meta.pooling == "mean", self.meta.pooling == "max")
         for i, (weight, bias) in enumerate(zip(self._weights, self._biases, strict=True)):
@@ -312,6 +314,24 @@ class Student:
                 np.tanh(state, out=state) if self.meta.activation == "tanh" else np.maximum(state, 0, out=state)
             state = np.add(state, bias, out=state) if weight is None else dense(state, weight, bias)
         return state[:, : len(self.classes)]
+
+    def _share(self, part: Callable[[int, int], None], ends: np.ndarray, least: int) -> None:
+        """``part(first, last)`` of consecutive shares of the texts, each by a thread and with about as much work, at
+        least ``least``; ``ends`` (int64 [N]) is the work up to and with each text."""
+        if self.threads < 1:
+            raise UserError(f"{self.threads} threads cannot work; use at least 1.")
+        count = len(ends)
+        shares = min(self.threads, int(ends[-1]) // least) if count else 0
+        if shares < 2:
+            part(0, count)
+            return
+        cuts = np.searchsorted(ends, ends[-1] * np.arange(1, shares) / shares).tolist()
+        mine, *others = itertools.pairwise([0, *cuts, count])
+        executor = self._executor()
+        futures = [executor.submit(part, *share) for share in others]
+        part(*mine)
+        for future in futures:
+            future.result()
 
     def _executor(self) -> ThreadPoolExecutor:
         with self._lock:
@@ -325,13 +345,6 @@ def _loaded(folder: Path, threads: int) -> Student:
     student = Student.load(folder)
     student.threads = threads
     return student
-
-
-def _shares(rows: list[str], parts: int) -> list[int]:
-    """Bounds of ``parts`` consecutive shares of about as many characters each."""
-    whole = np.cumsum([len(row) + 1 for row in rows])
-    cuts = np.searchsorted(whole, whole[-1] * np.arange(1, parts) / parts) if parts > 1 else []
-    return [0, *(int(cut) for cut in cuts), len(rows)]
 
 
 def _read_meta(folder: Path) -> Meta:

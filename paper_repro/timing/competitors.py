@@ -1,13 +1,11 @@
 """The competitors of a timing table of text classifiers: what they need, made once, and their three columns."""
 
 import copy
-import itertools
 import shutil
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import psutil
@@ -20,10 +18,10 @@ from torch import Tensor, nn
 from paper_repro import data, seeds, zoo
 from paper_repro.config import sha256_key
 from paper_repro.data.ngrams import Bags, Vocabulary
-from paper_repro.data.ragged import RaggedIds, join
+from paper_repro.data.ragged import RaggedIds
 from paper_repro.data.text import TextSplit, Tokens
 from paper_repro.distill.export import Student, export_student
-from paper_repro.distill.ngram_student import Features, NgramSpec
+from paper_repro.distill.ngram_student import NgramSpec
 from paper_repro.distill.rows import Precision
 from paper_repro.errors import UserError
 from paper_repro.paths import cache_dir, write_atomic
@@ -35,7 +33,6 @@ from paper_repro.zoo.dan import Dan
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-T = TypeVar("T")
 PRECISIONS: dict[str, Precision] = {"dan": "fp32", "dan-bf16": "bf16", "dan-int8": "int8"}
 ONE_CORE = "-1core"
 SPECIAL = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")  # RoBERTa's, in its order: 1 is padding
@@ -99,8 +96,9 @@ class Materials:
             "precision": "fp32",
             "mode_of_model": "eval, inference_mode, eager",
             "threads": self.threads,
-            "sharing": "networks on all threads by torch; our runtime on threads of its own; sub-word tokenisers on "
-            "threads of their own library, all cores; peers in Python on as many processes; -1core: on one",
+            "sharing": "networks on all threads by torch; our runtime on threads of its own, where a batch is worth "
+            "waking them; sub-word tokenisers on threads of their own library, all cores; peers in Python on as many "
+            "processes; -1core: on one",
             "bpe": f"RoBERTa's cannot be had offline: a byte-level BPE of {self.config.subwords} entries learnt from "
             "the same texts as the n-grams; what tokenising costs is the algorithm's",
             "cut": f"sub-words at {self.config.max_length}; n-grams not, but for dan-padded at {LONGEST_BAG}",
@@ -229,34 +227,6 @@ class Materials:
         return [self.train.texts[row] for row in rows], labels[rows]
 
 
-class Share:
-    """A batch's work shared out among threads, this one among them, as our runtime does it from raw texts."""
-
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-        self.pool = ThreadPoolExecutor(threads - 1) if threads > 1 else None
-
-    def __call__(self, part: Callable[[int, int], T], ends: np.ndarray) -> list[T]:
-        """``part(first, last)`` of consecutive shares of the items, whose work up to and with each is ``ends`` [N]."""
-        if self.pool is None:
-            return [part(0, len(ends))]
-        cuts = np.searchsorted(ends, ends[-1] * np.arange(1, self.threads) / self.threads).tolist()
-        mine, *others = [share for share in itertools.pairwise([0, *cuts, len(ends)]) if share[0] < share[1]]
-        futures = [self.pool.submit(part, *share) for share in others]
-        return [part(*mine), *(future.result() for future in futures)]
-
-
-def ngrams(features: Features, share: Share) -> Callable[[list[str]], Bags]:
-    """Texts to the ids of their n-grams."""
-
-    def read(texts: list[str]) -> Bags:
-        ends = np.cumsum([len(text) + 1 for text in texts])
-        parts = share(lambda first, last: features.transform(texts[first:last]), ends)
-        return parts[0] if len(parts) == 1 else join(parts)
-
-    return read
-
-
 class SubWords:
     """Texts to (ids, mask), int64 [B, T], T the longest of the batch."""
 
@@ -325,14 +295,9 @@ def _student(name: str, threads: int, materials: Materials) -> Competitor:
         return _module(name, materials)
     student = materials.student(PRECISIONS[name], threads)
     rows, dim = materials.vocabulary.size, materials.config.dim
-    share = Share(threads)
 
     def logits(bags: Bags) -> np.ndarray:
-        def part(first: int, last: int) -> np.ndarray:
-            start, end = bags.offsets[first], bags.offsets[last]
-            return student.head(bags.ids[start:end], bags.offsets[first : last + 1] - start)
-
-        return np.concatenate(share(part, bags.offsets[1:]))
+        return student.head(bags.ids, bags.offsets)
 
     about = {
         "precision": PRECISIONS[name], "rows": rows, "dim": dim, "threads": threads,
@@ -341,7 +306,8 @@ def _student(name: str, threads: int, materials: Materials) -> Competitor:
     params = float(sum(parameter.numel() for parameter in materials.dan.parameters()))
     size = float(sum(file.stat().st_size for file in student.folder.iterdir()))
     cost = Cost(params, size, size, float(student.table.nbytes), rows)
-    return Competitor(ngrams(student.features, share), logits, student.predict, f"ngrams-{threads}", cost, about)
+    read = partial(student.features.transform, threads=threads)
+    return Competitor(read, logits, student.predict, f"ngrams-{threads}", cost, about)
 
 
 def _module(name: str, materials: Materials) -> Competitor:
@@ -354,7 +320,7 @@ def _module(name: str, materials: Materials) -> Competitor:
     model = materials.dan.to(device)
     if name == "dan-bf16":
         model = copy.deepcopy(model).to(torch.bfloat16)
-    classes, read = materials.train.classes, ngrams(vocabulary, Share(threads))
+    classes, read = materials.train.classes, partial(vocabulary.transform, threads=threads)
     about = {"rows": vocabulary.size, "dim": materials.config.dim, "threads": threads, "table": "in memory"}
 
     def ragged(texts: list[str]) -> RaggedIds:
