@@ -160,7 +160,10 @@ class Labels(Config):
 
     @property
     def name(self) -> str:
-        return f"{data.label(self.dataset or '')}-{self.split}" if self.corpus is None else Path(self.corpus.name).stem
+        if self.corpus is not None:
+            return Path(self.corpus.name).stem
+        assert self.dataset
+        return f"{data.label(self.dataset)}-{self.split}"
 
     def texts(self) -> TextSplit:
         if self.corpus is not None:
@@ -339,8 +342,6 @@ def own_config(config: SparseConfig, dataset: str, corpus: str | None) -> Sparse
     if data.describe(dataset).modality != "text":
         raise UserError(f"The data set '{dataset}' holds images; Sparse Distillation needs text.")
     unlabelled = None if corpus is None else corpus_of(data.absolute(corpus))
-    if unlabelled is not None:
-        unlabelled.load()  # what is wrong with it is said before anything is trained
     changes = {"dataset": data.absolute(dataset), "corpus": unlabelled, "transfer": None}
     everywhere = [student.model_copy(update={"datasets": None}) for student in config.students]
     return config.model_copy(

@@ -40,32 +40,17 @@ BASELINES = {
 DETERMINISTIC = ("tfidf-lr", "nbsvm", "model2vec")
 DISABLED = {1: 0.16, 2: 0.015, 3: 0.001}  # what is lost when only n-grams of up to that length are left
 SECONDS = {  # per document of imdb: model, tokenise
-    "roberta-large": (0.7, 3e-4),
-    "distilbert": (0.1, 3e-4),
-    "mobilebert": (0.13, 3e-4),
-    "distilroberta": (0.1, 3e-4),
-    "lstm": (0.02, 3e-4),
-    "cnn": (0.004, 3e-4),
-    "dan": (9.3e-5, 1.5e-5),
-    "dan-bf16": (7e-5, 1.5e-5),
-    "dan-int8": (5.5e-5, 1.5e-5),
-    "dan-torch": (1.9e-4, 1.5e-5),
-    "dan-padded": (1.02e-3, 1.5e-5),
-    "dan-1core": (1.7e-4, 3e-5),
-    "roberta-large-sorted": (0.68, 3e-4),
-    "minilm": (0.05, 3e-4),
-    "tfidf-lr": (2e-5, 4e-4),
-    "nbsvm": (2e-5, 4e-4),
-    "fasttext": (1e-4, 7e-5),
-    "model2vec": (2e-5, 4e-4),
-    "minilm-onnx-int8": (0.02, 3e-4),
-    "sklearn": (None, 7e-4),
-    "sklearn-1core": (None, 1.4e-3),
-}
+    "roberta-large": (0.7, 3e-4), "distilbert": (0.1, 3e-4), "mobilebert": (0.13, 3e-4), "distilroberta": (0.1, 3e-4),
+    "lstm": (0.02, 3e-4), "cnn": (0.004, 3e-4), "dan": (9.3e-5, 1.5e-5), "dan-bf16": (7e-5, 1.5e-5),
+    "dan-int8": (5.5e-5, 1.5e-5), "dan-torch": (1.9e-4, 1.5e-5), "dan-padded": (1.02e-3, 1.5e-5),
+    "dan-1core": (1.7e-4, 3e-5), "roberta-large-sorted": (0.68, 3e-4), "minilm": (0.05, 3e-4),
+    "tfidf-lr": (2e-5, 4e-4), "nbsvm": (2e-5, 4e-4), "fasttext": (1e-4, 7e-5), "model2vec": (2e-5, 4e-4),
+    "minilm-onnx-int8": (0.02, 3e-4), "sklearn": (None, 7e-4), "sklearn-1core": (None, 1.4e-3),
+}  # fmt: skip
 LOOK_UPS = {
     "dan/table_bytes": 4e9, "dan/look_ups_per_document": 496.0, "dan/bytes_per_look_up": 4000.0,
-    "dan/look_up_ns": 180.0, "dan/look_up_ns/low": 175.0,
-    "dan/look_up_ns/high": 185.0, "dan/bytes_per_s": 2.2e10, "dan/share_of_read": 0.9,
+    "dan/look_up_ns": 180.0, "dan/look_up_ns/low": 175.0, "dan/look_up_ns/high": 185.0, "dan/bytes_per_s": 2.2e10,
+    "dan/share_of_read": 0.9,
 }  # fmt: skip
 SHORT = {"imdb": 1.0, "sst2": 0.05, "trec": 0.05}  # how much of imdb's time a document takes
 

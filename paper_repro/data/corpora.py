@@ -50,8 +50,9 @@ class CorpusSpec(Config):
 
 
 def corpus_of(name: str) -> CorpusSpec:
-    """The corpus that a user names. Raises UserError where there is no such file."""
-    return CorpusSpec(name=name, sha256=sha256_of(_there(Path(name))) if name.endswith(".parquet") else None)
+    """The corpus that a user names. Raises UserError as ``load_corpus`` does, before anything is computed with it."""
+    load_corpus(name)
+    return CorpusSpec(name=name, sha256=sha256_of(Path(name)) if name.endswith(".parquet") else None)
 
 
 @functools.lru_cache(maxsize=8)
@@ -101,17 +102,13 @@ def _named(name: str) -> tuple[list[str], str]:
     return texts, f"{name} of {' '.join(part.fingerprint for part in parts)}"
 
 
-def _there(path: Path) -> Path:
-    if not path.is_file():
-        raise UserError(f"There is no file {path}; check the path given as corpus.")
-    return path
-
-
 def _own(path: Path) -> tuple[list[str], str]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    if parquet_rows(_there(path)) == 0:
+    if not path.is_file():
+        raise UserError(f"There is no file {path}; check the path given as corpus.")
+    if parquet_rows(path) == 0:
         raise UserError(f"{path} has no rows; give a file with texts.")
     schema = pq.ParquetFile(path).schema_arrow
     kind = schema.field("text").type if "text" in schema.names else None

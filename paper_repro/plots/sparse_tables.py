@@ -338,8 +338,9 @@ TABLES = (
     ),
     _table(
         "look-ups",
-        "The model's look-ups on the timed texts, at the paper's size of the table: time and bytes of each, and how "
-        "near they come to what memory gives when it is read in order ('model only').",
+        "The model's look-ups ('model only') on the timed texts, in tables of 1,000 dimensions and a million n-grams "
+        "or as many as a task's text has: time and bytes of each, and how near they come to what memory gives when it "
+        "is read in order. The same texts come again in every round, so a cache holds a part of their rows.",
         _look_ups, experiments=("timing",), models=("table-12",),
     ),
     _table(
