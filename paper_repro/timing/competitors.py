@@ -80,6 +80,7 @@ class Materials:
         self.threads = config.threads or psutil.cpu_count() or 1
         self.closing: list[Callable[[], None]] = []
         self._networks: dict[str, nn.Module] = {}
+        self._students: list[Student] = []
 
     def close(self) -> None:
         """End the processes that were started."""
@@ -208,14 +209,19 @@ class Materials:
             )
 
     def student(self, precision: Precision, threads: int) -> Student:
-        """The exported student, its table in memory; those of one precision share it."""
+        """The exported student; those of one precision share its table."""
         folder = self.folder / precision
         if not folder.exists():
             export_student(self.dan, self.vocabulary, self.train.classes, folder, precision=precision)
         student = Student.load(folder)
         student.threads = threads
-        student.table.view(np.uint8)[:, ::1024].max()  # each page once
+        self._students.append(student)
         return student
+
+    def read_tables(self) -> None:
+        """Bring the students' tables back into memory: whatever was made after them may have driven them out."""
+        for student in self._students:
+            student.table.view(np.uint8)[:, ::1024].max()  # each page once
 
     @cached_property
     def sample(self) -> tuple[list[str], np.ndarray]:

@@ -21,7 +21,7 @@ from paper_repro.errors import UserError
 from paper_repro.stats import Interval
 from paper_repro.timing.harness import Measurement, Samples, measure
 from paper_repro.timing.machine import Machine
-from paper_repro.timing.summary import ratio, summarise
+from paper_repro.timing.summary import ratio, summarise, with_limits
 from paper_repro.timing.torch_hooks import device_sync, pinned_threads
 from paper_repro.train.predict import DTYPES, autocast
 from paper_repro.zoo.registry import resolve
@@ -257,7 +257,7 @@ def _report(
     if {"student", "teacher"} <= set(prepared):
         for kind, series in (("latency", "latency_s"), ("throughput", "seconds_per_example")):
             speedup = ratio(samples[f"teacher/{series}"], samples[f"student/{series}"])
-            metrics += _with_limits(f"speedup/{kind}", "ratio", speedup)
+            metrics += with_limits(f"speedup/{kind}", "ratio", speedup)
     protocol = found.protocol | {
         "models": {role: subject.name for role, subject in subjects.items()},
         "weights": "random",
@@ -282,17 +282,12 @@ def _kind(found: Measurement, role: str, kind: str) -> Samples:
 
 def _series(name: str, unit: str, values: list[float], flags: list[list[str]]) -> list[dict[str, Any]]:
     summary = summarise(values, flags)
-    metrics = _with_limits(name, unit, Interval(*summary[:3], summary.n))
+    metrics = with_limits(name, unit, Interval(*summary[:3], summary.n))
     for part in ("q25", "q75", "median_unflagged"):
         metrics.append(_metric(f"{name}/{part}", getattr(summary, part), unit, summary.n))
     metrics.append(_metric(f"{name}/cv", summary.cv, "ratio", summary.n))
     metrics.append(_metric(f"{name}/flagged", summary.flagged, "rounds", summary.n))
     return metrics
-
-
-def _with_limits(name: str, unit: str, interval: Interval) -> list[dict[str, Any]]:
-    parts = {"": interval.estimate, "/low": interval.low, "/high": interval.high}
-    return [_metric(name + part, value, unit, interval.n) for part, value in parts.items()]
 
 
 def _metric(name: str, value: float | None, unit: str, n: int | None = None) -> dict[str, Any]:

@@ -5,7 +5,7 @@ The unit of every interval is the round, not the call: calls of one round share 
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -72,6 +72,15 @@ def summarise(values: Rounds, flags: Sequence[Sequence[str]] | None = None, leve
     cv = float(x.std(ddof=1) / x.mean()) if len(x) > 1 else float("nan")
     clean = float("nan") if flagged.all() else float(np.median(x[~flagged]))
     return Summary(*interval[:3], q25, q75, cv, cv > NOISY, len(x), int(flagged.sum()), clean)
+
+
+def with_limits(name: str, unit: str, interval: Interval, split: str = "synthetic") -> list[dict[str, Any]]:
+    """The metrics of a record for an estimate and its limits: ``name``, ``name/low`` and ``name/high``."""
+    parts = {"": interval.estimate, "/low": interval.low, "/high": interval.high}
+    return [
+        {"name": name + part, "value": value, "unit": unit, "split": split, "n": interval.n}
+        for part, value in parts.items()
+    ]
 
 
 def _rank(n: int, level: float) -> int:

@@ -25,7 +25,7 @@ from paper_repro.paths import cache_dir
 from paper_repro.stats import Interval
 from paper_repro.timing.harness import Measurement, measure
 from paper_repro.timing.machine import Machine
-from paper_repro.timing.summary import median_interval, ratio, summarise
+from paper_repro.timing.summary import median_interval, ratio, summarise, with_limits
 from paper_repro.timing.torch_hooks import device_sync, pinned_threads
 
 Column = Literal["model", "tokenise", "end_to_end"]
@@ -157,6 +157,7 @@ def time_text_models(
                 raise UserError(f"The reference '{config.reference}' is not timed ({reason}); name another.")
             read = torch.ones(min(READ_BYTES, 4 * config.rows * config.dim) // 4)
             getattr(os, "sync", _nothing)()  # no table is written out while something is timed
+            materials.read_tables()
             with pinned_threads(materials.threads), torch.inference_mode():
                 passes = _passes(competitors, batches, config.block_s, device_sync(device))
                 found = measure(
@@ -293,7 +294,7 @@ def _report(
     for name in timed_as:
         reference = f"{config.reference}/{name.rpartition('/')[2]}"
         if reference in samples:
-            metrics += _with_limits(f"speedup/{name}", "ratio", ratio(samples[reference], samples[name]))
+            metrics += with_limits(f"speedup/{name}", "ratio", ratio(samples[reference], samples[name]), "test")
     for name, competitor in competitors.items():
         for key, value, unit in (
             (f"{name}/params", competitor.cost.params, "parameters"),
@@ -355,9 +356,9 @@ def _look_ups(name: str, row_bytes: float, one: Pass, samples: Mapping[str, list
         _metric(f"{name}/look_ups_per_document", each, "look-ups"),
         _metric(f"{name}/bytes_per_look_up", row_bytes, "byte"),
         _metric(f"{name}/distinct_rows", len(np.unique(looked_up)), "rows"),
-        *_with_limits(f"{name}/look_up_ns", "ns", median_interval(1e9 * seconds / each)),
-        *_with_limits(f"{name}/bytes_per_s", "byte/s", median_interval(each * row_bytes / seconds)),
-        *_with_limits(f"{name}/share_of_read", "ratio", ratio(samples[READ], seconds / (each * row_bytes))),
+        *with_limits(f"{name}/look_up_ns", "ns", median_interval(1e9 * seconds / each), "test"),
+        *with_limits(f"{name}/bytes_per_s", "byte/s", median_interval(each * row_bytes / seconds), "test"),
+        *with_limits(f"{name}/share_of_read", "ratio", ratio(samples[READ], seconds / (each * row_bytes)), "test"),
     ]
 
 
@@ -384,16 +385,11 @@ def _mean_characters(one: Pass) -> float:
 def _series(name: str, unit: str, values: Sequence[float], flags: list[list[str]]) -> list[dict[str, Any]]:
     summary = summarise(values, flags)
     return [
-        *_with_limits(name, unit, Interval(*summary[:3], summary.n)),
+        *with_limits(name, unit, Interval(*summary[:3], summary.n), "test"),
         _metric(f"{name}/median_unflagged", summary.median_unflagged, unit, summary.n),
         _metric(f"{name}/cv", summary.cv, "ratio", summary.n),
         _metric(f"{name}/flagged", summary.flagged, "rounds", summary.n),
     ]
-
-
-def _with_limits(name: str, unit: str, interval: Interval) -> list[dict[str, Any]]:
-    parts = {"": interval.estimate, "/low": interval.low, "/high": interval.high}
-    return [_metric(name + part, value, unit, interval.n) for part, value in parts.items()]
 
 
 def _metric(name: str, value: float, unit: str, n: int | None = None) -> dict[str, Any]:

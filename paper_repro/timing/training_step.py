@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from paper_repro import seeds
 from paper_repro.errors import UserError
-from paper_repro.stats import Interval
 from paper_repro.timing.harness import measure
 from paper_repro.timing.machine import Machine
-from paper_repro.timing.summary import median_interval, ratio
+from paper_repro.timing.summary import median_interval, ratio, with_limits
 from paper_repro.timing.torch_hooks import device_sync, pinned_threads
 from paper_repro.train import TrainConfig, make_optimizer
 from paper_repro.zoo.dan import Dan
@@ -113,15 +112,15 @@ def time_training_step(
     samples = {name: one.block_s for name, one in found.items()}
     metrics = []
     for name, values in samples.items():
-        metrics += _with_limits(f"{name}_s", "s", median_interval(values))
+        metrics += with_limits(f"{name}_s", "s", median_interval(values))
     for suffix in ("", "-first-rows"):
         for size in sizes[1:]:
             growth = ratio(samples[f"{label(size)}{suffix}/step"], samples[f"{label(small)}{suffix}/step"])
-            metrics += _with_limits(f"growth/{label(size)}{suffix}", "ratio", growth)
+            metrics += with_limits(f"growth/{label(size)}{suffix}", "ratio", growth)
     if compared_at in sizes:
         name = label(compared_at)
         theirs_over_ours = ratio(samples[f"torch-{name}/step"], samples[f"{name}/step"])
-        metrics += _with_limits(f"speedup/torch-{name}", "ratio", theirs_over_ours)
+        metrics += with_limits(f"speedup/torch-{name}", "ratio", theirs_over_ours)
     distinct = [len(ids.unique()) for ids, _, _ in drawn]
     protocol = found.protocol | {
         "timed": "forward, backward, SparseAdam on the table, AdamW on the rest; batches lie on the device",
@@ -188,11 +187,3 @@ def _step(model: nn.Module, update: Callable[[], Any], batches: Sequence[Batch])
         update()
 
     return step
-
-
-def _with_limits(name: str, unit: str, interval: Interval) -> list[dict[str, Any]]:
-    parts = {"": interval.estimate, "/low": interval.low, "/high": interval.high}
-    return [
-        {"name": name + part, "value": value, "unit": unit, "split": "synthetic", "n": interval.n}
-        for part, value in parts.items()
-    ]
