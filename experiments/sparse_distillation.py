@@ -484,7 +484,7 @@ def _lesson(training: Training, task: Texts, device: str) -> tuple[BagSource | T
     method, reader = training.method, reader_of(training, device)
     labelled = (task.parts["train"], task.split.train)
     if not _distils(method):
-        return reader.source([labelled]), lambda net, batch: nn.functional.cross_entropy(
+        return reader.source([labelled]), lambda net, batch, _: nn.functional.cross_entropy(
             forward(net, batch), batch["label"]
         )
     parts, logits = [], []
@@ -497,7 +497,7 @@ def _lesson(training: Training, task: Texts, device: str) -> tuple[BagSource | T
         parts.append((training.corpus.texts(), rows))
         logits.append(teacher_logits(training.corpus, device)[rows])
     source = reader.source(parts, {"teacher_logits": torch.cat(logits)})
-    return source, lambda net, batch: losses.distillation(
+    return source, lambda net, batch, _: losses.distillation(
         forward(net, batch), batch["teacher_logits"], batch["label"], a=0.0, b=1.0
     )
 

@@ -27,7 +27,7 @@ from paper_repro.paths import cache_dir
 from paper_repro.results.schema import Metric
 from paper_repro.runner import Cell, Outcome
 from paper_repro.timing.inference import time_pair
-from paper_repro.train import TrainConfig, forward, predict, train
+from paper_repro.train import Loss, TrainConfig, forward, predict, train
 
 PAPER = "titans"
 
@@ -415,9 +415,7 @@ def plain_cell(cell: Cell, plain: Method) -> Cell:
     return cell.model_copy(update={"method": plain.name, "params": {**cell.params, "method": method}})
 
 
-def training_loss(
-    method: Method, teacher_logits: Tensor, in_domain: Tensor, seed: int
-) -> tuple[Callable[[nn.Module, dict[str, Tensor]], Tensor], Tensor | None]:
+def training_loss(method: Method, teacher_logits: Tensor, in_domain: Tensor, seed: int) -> tuple[Loss, Tensor | None]:
     """The loss of ``method`` and, where it needs one, the easy mask over the training examples [N].
 
     Easiness is decided once, on the clean view of each example that the teacher's logits were computed on.
@@ -446,7 +444,7 @@ def training_loss(
         "gatekeeper": lambda z, batch: losses.gatekeeper(z, batch["label"], alpha=method.alpha or 0.0),
     }  # fmt: skip
     function = functions[method.kind]
-    return lambda model, batch: function(forward(model, batch).float(), batch), easy
+    return lambda model, batch, _: function(forward(model, batch).float(), batch), easy
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -33,7 +33,9 @@ def record(method, seed, metrics=None, *, model="mlp", dataset="digits", samples
     fields = {
         "paper": "titans", "experiment": "student", "tier": "cpu", "dataset": dataset, "model": model,
         "method": method, "seed": seed, "key": sha256_key([method, seed, model, dataset]),
-        "metrics": [Metric(name=n, value=v, unit="fraction", split="test") for n, v in (metrics or {}).items()],
+        "metrics": metrics if isinstance(metrics, list) else [
+            Metric(name=n, value=v, unit="fraction", split="test") for n, v in (metrics or {}).items()
+        ],
         "samples": samples or {},
     }  # fmt: skip
     return Record(**{**fields, **changes})
@@ -389,3 +391,62 @@ def test_judging_a_full_tier_is_quick():
     for subject in load_ledger("titans").entries:
         judge(frame, subject, "cpu", raw)
     assert time.process_time() - started < 15
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Iso-quality speed-up
+
+
+def runs(arm, gain, durations=(1, 2, 4, 8), seeds=4):
+    """Runs of an arm that gets in t what the baseline gets in gain * t, with noise that differs between its seeds."""
+    noise = np.random.default_rng(len(arm)).normal(scale=1e-3, size=(seeds, len(durations)))
+    return [
+        record(
+            f"{arm}@{duration}",
+            seed,
+            metrics=[
+                Metric(name=name, value=value, unit="1", split=split)
+                for name, value, split in (
+                    ("accuracy", 0.5 + 0.1 * math.log2(gain * duration) + noise[seed, i], "test"),
+                    ("loss", 1 - 0.1 * math.log2(gain * duration) - noise[seed, i], "test"),
+                    ("seconds", 10.0 * duration, "train"),
+                    ("teacher_training_seconds", 100.0, "train"),
+                )
+            ],
+        )
+        for i, duration in enumerate(durations)
+        for seed in range(seeds)
+    ]
+
+
+def iso_entry(**iso):
+    fields = {"arm": "kd", "baseline": "ce", "at": 4, **iso}
+    return entry(terms=None, iso=fields, relation="greater", value=1.0, tolerance=0.05, unit="ratio")
+
+
+@pytest.mark.parametrize("fields", [{}, {"quality": "loss", "less_is_better": True}])
+def test_an_arm_that_trains_faster_is_judged_on_its_curve(fields):
+    verdict = judged(runs("ce", 1.0) + runs("kd", 1.5), iso_entry(**fields))
+    assert verdict.verdict == "reproduced" and verdict.n_seeds == 4 and verdict.n_unit == "seeds"
+    assert verdict.measured == pytest.approx(1.5, rel=0.02) and 1.4 < verdict.ci_low < verdict.ci_high < 1.6
+    slower = judged(runs("ce", 1.0) + runs("kd", 0.8), iso_entry(**fields))
+    assert slower.verdict == "not reproduced" and slower.measured == pytest.approx(0.8, rel=0.02)
+
+
+def test_a_teacher_that_is_paid_for_is_charged_to_each_run():
+    verdict = judged(runs("ce", 1.0) + runs("kd", 2.0), iso_entry(charged={"teacher_training_seconds": 0.1}))
+    assert verdict.measured == pytest.approx(40 / (20 + 10), rel=0.02)
+
+
+def test_only_seeds_with_all_durations_count():
+    found = runs("ce", 1.0) + [one for one in runs("kd", 1.5) if (one.method, one.seed) != ("kd@8", 3)]
+    assert judged(found, iso_entry()).n_seeds == 3
+
+
+def test_curves_without_a_common_quality_and_missing_runs_are_no_speedup():
+    apart = judged(runs("ce", 1.0) + runs("kd", 32.0), iso_entry())
+    assert (apart.verdict, apart.reason, apart.measured) == ("inconclusive", "not_comparable", None)
+    alone, single = runs("ce", 1.0), runs("ce", 1.0) + runs("kd", 1.5, durations=(4,))
+    for found in (alone, single, runs("ce", 1.0, durations=(1, 2)) + runs("kd", 1.5)):
+        verdict = judged(found, iso_entry())
+        assert (verdict.verdict, verdict.reason) == ("not run", "no_records")

@@ -66,13 +66,13 @@ def test_every_method_has_a_loss_that_trains(name: str) -> None:
     model = torch.nn.Linear(6, 3 if name == "cd3" else 4)
     batch = {"pixels": torch.randn(20, 6), "label": torch.arange(20) % 4, "teacher_logits": teacher}
     batch |= {} if easy is None else {"easy": easy}
-    before = loss(model, batch)
+    before = loss(model, batch, None)
     before.backward()
     with torch.no_grad():
         for parameter in model.parameters():
             assert parameter.grad is not None
             parameter -= 0.05 * parameter.grad
-    assert loss(model, batch) < before
+    assert loss(model, batch, None) < before
 
 
 def test_the_random_subset_is_as_large_as_the_easy_one_but_another() -> None:
@@ -196,9 +196,9 @@ def test_a_run_is_repeatable_bit_for_bit_on_a_cpu(tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("damage", ["a flipped byte", "cut off", "the header"])
 def test_damaged_weights_in_the_cache_are_noticed(tmp_path: Path, damage: str) -> None:
     model, path = torch.nn.Linear(30, 30), tmp_path / "model.safetensors"
-    titans.save_model(model, path)
+    titans.save_model(model, path, {"train_s": 1.5})
     other = torch.nn.Linear(30, 30)
-    titans.load_model(other, path)
+    assert titans.load_model(other, path) == {"train_s": 1.5}
     assert torch.equal(other.weight, model.weight)
     raw = bytearray(path.read_bytes())
     if damage == "cut off":

@@ -21,6 +21,8 @@ from paper_repro.config import validate
 from paper_repro.errors import UserError
 from paper_repro.paths import REPO
 from paper_repro.train import (
+    Loss,
+    Step,
     TrainConfig,
     distributed,
     forward,
@@ -62,15 +64,15 @@ def small_net(dropout: float = 0.2) -> nn.Sequential:
     return nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 2)).double()
 
 
-def cross_entropy(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+def cross_entropy(model: nn.Module, batch: dict[str, Tensor], _: object = None) -> Tensor:
     return nn.functional.cross_entropy(forward(model, batch), batch["label"])
 
 
-def failing_at(step: int, fail: Callable[[], Any]) -> Callable[[nn.Module, dict[str, Tensor]], Tensor]:
+def failing_at(step: int, fail: Callable[[], Any]) -> Loss:
     """Cross-entropy that calls ``fail`` when asked for the loss of step ``step``."""
     calls = 0
 
-    def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    def loss(model: nn.Module, batch: dict[str, Tensor], _: object) -> Tensor:
         nonlocal calls
         calls += 1
         if calls == step + 1:
@@ -251,7 +253,7 @@ def test_history_is_the_mean_loss_of_each_epoch() -> None:
     losses = iter(range(100))
     config = CONFIG.model_copy(update={"epochs": 2.5, "global_batch": 4})
     result = train(
-        small_net(), Points(8), lambda model, batch: 0 * cross_entropy(model, batch) + next(losses), config, seed=0
+        small_net(), Points(8), lambda model, batch, _: 0 * cross_entropy(model, batch) + next(losses), config, seed=0
     )
     assert (result.steps, result.examples, result.history) == (5, 20, [0.5, 2.5, 4.0])
 
@@ -279,10 +281,17 @@ def test_clocks_are_separate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     make = source.batch
     monkeypatch.setattr(source, "batch", lambda indices, generator: spend(1, make(indices, generator)))
     config = CONFIG.model_copy(update={"epochs": None, "steps": 5, "compile": True})
-    result = train(
-        small_net(), source, lambda *a: spend(10, cross_entropy(*a)), config, seed=0, checkpoint=tmp_path / "c.pt"
-    )
-    assert result.clocks == {"data_s": 5, "train_s": 40, "io_s": 1000, "compile_s": 10}
+    asked = []
+
+    def loss(model: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
+        asked.append((step.number, step.total))
+        with step.clock("teacher_s"):
+            spend(3)
+        return spend(10, cross_entropy(model, batch))
+
+    result = train(small_net(), source, loss, config, seed=0, checkpoint=tmp_path / "c.pt")
+    assert result.clocks == {"data_s": 5, "train_s": 40, "teacher_s": 15, "io_s": 1000, "compile_s": 10}
+    assert asked == [(step, 5) for step in range(5)]
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -294,7 +303,7 @@ def test_mixed_precision_and_channels_last(precision: str, tmp_path: Path) -> No
 
     seen = []
 
-    def loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    def loss(model: nn.Module, batch: dict[str, Tensor], _: object) -> Tensor:
         logits = forward(model, batch)
         seen.append((logits.dtype, batch["pixels"].is_contiguous(memory_format=torch.channels_last)))
         return nn.functional.cross_entropy(logits, batch["label"])

@@ -30,7 +30,7 @@ class ModelSpec(Config):
 
 
 class Teacher(NamedTuple):
-    """A trained teacher, the clocks of training it now (none when it was cached), and where earlier parts ran."""
+    """A trained teacher, the clocks of its training, whenever that was, and where earlier parts of one now ran."""
 
     model: nn.Module
     clocks: dict[str, float]
@@ -45,13 +45,13 @@ def trained_teacher(
     A killed run resumes from a checkpoint beside ``path``. ``dataset`` names the random streams.
     """
     if path.exists():
-        load_model(model, path)
-        return Teacher(model.eval(), {}, [])
+        clocks = load_model(model, path)
+        return Teacher(model.eval(), clocks, [])
     checkpoint = path.with_suffix(".checkpoint")
     result = train(
         model,
         source,
-        lambda net, batch: nn.functional.cross_entropy(forward(net, batch).float(), batch["label"]),
+        lambda net, batch, _: nn.functional.cross_entropy(forward(net, batch).float(), batch["label"]),
         recipe,
         seed=0,
         device=device,
@@ -59,7 +59,7 @@ def trained_teacher(
         stream_axes={"dataset": dataset, "role": "teacher"},
         progress="teacher",
     )
-    save_model(model, path)
+    save_model(model, path, result.clocks)
     checkpoint.unlink(missing_ok=True)  # of several processes one is the first
     return Teacher(model.eval(), result.clocks, result.environments)
 

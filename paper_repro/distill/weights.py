@@ -1,5 +1,7 @@
 """Trained weights on disk: whole or not at all, and known to be those that were saved."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -11,19 +13,22 @@ from paper_repro.errors import UserError
 from paper_repro.paths import write_atomic
 
 
-def save_model(model: nn.Module, path: Path) -> None:
-    """Write the weights as safetensors with their checksum, whole or not at all."""
+def save_model(model: nn.Module, path: Path, clocks: Mapping[str, float] | None = None) -> None:
+    """Write the weights as safetensors with their checksum and what training them took, whole or not at all."""
     tensors = {name: tensor.contiguous().cpu() for name, tensor in model.state_dict().items()}
-    write_atomic(path, save(tensors, metadata={"sha256": weights_sha256(model)}))
+    metadata = {"sha256": weights_sha256(model), "clocks": json.dumps(dict(clocks or {}))}
+    write_atomic(path, save(tensors, metadata=metadata))
 
 
-def load_model(model: nn.Module, path: Path) -> None:
-    """Read what ``save_model`` wrote. Raises UserError when the file has changed since."""
+def load_model(model: nn.Module, path: Path) -> dict[str, float]:
+    """Read what ``save_model`` wrote into ``model``; returns the clocks. UserError when the file has changed since."""
     try:
         with safe_open(path, "pt") as file:
-            saved = (file.metadata() or {}).get("sha256")
+            metadata = file.metadata() or {}
         model.load_state_dict(load_file(path))
-    except (SafetensorError, RuntimeError):
-        saved = None
+        saved, clocks = metadata.get("sha256"), dict(json.loads(metadata.get("clocks", "{}")))
+    except (SafetensorError, RuntimeError, ValueError):
+        saved, clocks = None, {}
     if saved != weights_sha256(model):
         raise UserError(f"The weights in {path} are not those that were saved there; delete the file and run again.")
+    return clocks

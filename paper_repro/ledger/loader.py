@@ -62,12 +62,29 @@ class Term(Selection):
         return self
 
 
+class Iso(Config):
+    """Iso-quality speed-up of ``arm`` over ``baseline``: see ``iso_quality``.
+
+    An arm's runs are the methods ``<arm>@<duration>``. The quality asked for is the baseline's mean at the duration
+    ``at``. ``less_is_better``: for a loss. ``charged``: metrics in seconds that are added to each run of the arm, times
+    a weight, as for a teacher that so many students share.
+    """
+
+    arm: str
+    baseline: str
+    at: float
+    quality: str = "accuracy"
+    less_is_better: bool = False
+    charged: dict[str, float] = Field(default_factory=dict)
+
+
 class Part(Selection):
     """One setting in which the claim must hold. What a term leaves open is filled in from here."""
 
     label: str | None = None
     tolerance: float | None = Field(default=None, ge=0)  # where this setting needs its own
     terms: list[Term] | None = None
+    iso: Iso | None = None
 
     @property
     def name(self) -> str:
@@ -110,15 +127,16 @@ class Speedup(Pace):
 class Check(Config):
     """What is measured at a tier, and when it confirms the statement.
 
-    Exactly one of ``terms`` (a linear combination of one number per seed: a mean, a paired difference, a difference
-    of differences), ``exceeds`` and ``speedup``. ``tolerance`` is in the unit of the measured number: the smallest
-    effect of interest for 'greater' and 'less', the margin for the other relations; ``derivation`` says where it
-    comes from.
+    Exactly one of ``terms`` (a linear combination of one number per seed: a mean, a paired difference, a difference of
+    differences), ``exceeds``, ``speedup`` and ``iso`` (or of each part its own). ``tolerance`` is in the unit of the
+    measured number: the smallest effect of interest for 'greater' and 'less', the margin for the other relations;
+    ``derivation`` says where it comes from.
     """
 
     terms: list[Term] | None = None
     exceeds: Exceeds | None = None
     speedup: Speedup | None = None
+    iso: Iso | None = None
     experiment: str = "student"
     relation: Relation
     value: float = 0.0
@@ -131,8 +149,9 @@ class Check(Config):
     @model_validator(mode="after")
     def _consistent(self) -> "Check":
         has_terms = self.terms is not None or all(part.terms is not None for part in self.parts)
-        if has_terms + (self.exceeds is not None) + (self.speedup is not None) != 1:
-            raise ValueError("a check needs exactly one of 'terms', 'exceeds' and 'speedup'")
+        has_iso = self.iso is not None or all(part.iso is not None for part in self.parts)
+        if has_terms + (self.exceeds is not None) + (self.speedup is not None) + has_iso != 1:
+            raise ValueError("a check needs exactly one of 'terms', 'exceeds', 'speedup' and 'iso'")
         for terms in (self.terms, *(part.terms for part in self.parts)):
             if terms is not None and all(term.shared for term in terms):
                 raise ValueError("one term at least must have a number per seed, not 'shared'")

@@ -7,8 +7,11 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from paper_repro.ledger.loader import Check, Exceeds, Fraction, Part, Selection, Series, Speedup, Term
+from paper_repro.iso_quality import Curve
+from paper_repro.iso_quality import speedup as iso_speedup
+from paper_repro.ledger.loader import Check, Exceeds, Fraction, Iso, Part, Selection, Series, Speedup, Term
 from paper_repro.results.frame import CELL
+from paper_repro.stats import Interval
 
 AXES = ("dataset", "model", "method")
 ROUNDING = 1e-9  # a difference of two means that equals the threshold may come out a rounding error above it
@@ -28,6 +31,10 @@ class Ambiguous(Exception):
 
 class NotShared(Exception):
     """A record that was to stand for every seed exists for several."""
+
+
+class NotComparable(Exception):
+    """Two curves reach no quality in common, or not the one that is asked for."""
 
 
 class Cells:
@@ -53,6 +60,36 @@ class Cells:
         term = Term(metric=exceeds.metric, split=exceeds.split)
         values = [self._metric(term, keys) for keys in self._keys(part)]
         return pd.concat(values).dropna().to_numpy() > exceeds.threshold + ROUNDING
+
+    def iso(self, iso: Iso, part: Part, level: float) -> Interval:
+        """The iso-quality speed-up, over the seeds that both arms have at all durations."""
+        baseline, method = self._runs(iso.baseline, iso, part), self._runs(iso.arm, iso, part)
+        if iso.at not in baseline:
+            raise NoRecords
+        frames = [*baseline.values(), *method.values()]
+        seeds = sorted(set.intersection(*(set(frame.index) for frame in frames)))
+        if not seeds or min(len(baseline), len(method)) < 2:
+            raise NoRecords
+        try:
+            wanted = float(baseline[iso.at].loc[seeds, "quality"].mean())
+            return iso_speedup(_curve_of(baseline, seeds), _curve_of(method, seeds), wanted, level=level)
+        except ValueError as problem:
+            raise NotComparable(str(problem)) from None
+
+    def _runs(self, arm: str, iso: Iso, part: Part) -> dict[float, pd.DataFrame]:
+        """Of an arm for each duration, ascending: ``quality`` and ``seconds`` by seed."""
+        names = {name: float(name.partition("@")[2]) for name in self.cells["method"] if name.startswith(f"{arm}@")}
+        found = {}
+        for name, duration in sorted(names.items(), key=lambda item: item[1]):
+            (keys,) = self._keys(Selection(dataset=part.dataset, model=part.model, method=name))
+            quality = self._metric(Term(metric=iso.quality), keys) * (-1 if iso.less_is_better else 1)
+            seconds = self._metric(Term(metric="seconds", split="train"), keys)
+            for metric, weight in iso.charged.items() if arm == iso.arm else ():
+                seconds = seconds + weight * self._metric(Term(metric=metric, split="train"), keys)
+            found[duration] = pd.concat({"quality": quality, "seconds": seconds}, axis=1, join="inner").dropna()
+        if not found:
+            raise NoRecords
+        return found
 
     def rounds(self, speedup: Speedup, part: Part) -> tuple[np.ndarray, np.ndarray]:
         """Two series whose quotient, round by round, is the speed-up: seconds, or with ``relative_to`` speed-ups.
@@ -136,6 +173,12 @@ class Cells:
 
 def _filled(selection: Selection, part: Part) -> Selection:
     return Selection(**{axis: getattr(selection, axis) or getattr(part, axis) for axis in AXES})
+
+
+def _curve_of(runs: dict[float, pd.DataFrame], seeds: list[int]) -> Curve:
+    columns = [frame.loc[seeds] for frame in runs.values()]
+    seconds, quality = (np.stack([frame[name] for frame in columns], axis=1) for name in ("seconds", "quality"))
+    return Curve(seconds, quality)
 
 
 def terms_of(check: Check, part: Part) -> list[Term]:

@@ -16,13 +16,13 @@ from pydantic import Field
 from paper_repro import results, stats, timing
 from paper_repro.config import Config
 from paper_repro.ledger.loader import Check, Entry, Ledger, Part, Relation, load_ledger
-from paper_repro.ledger.statistics import Ambiguous, Cells, NoRecords, NotShared, RunsFailed, terms_of
+from paper_repro.ledger.statistics import Ambiguous, Cells, NoRecords, NotComparable, NotShared, RunsFailed, terms_of
 
 Outcome = Literal["reproduced", "not reproduced", "inconclusive", "not run"]
 Reason = Literal[
     "interval_supports", "interval_refutes", "interval_too_wide", "too_few_seeds", "direction_unknown",
-    "part_missing", "no_records", "runs_failed", "ambiguous_records", "not_shared", "no_check_at_tier",
-    "value_not_found",
+    "part_missing", "no_records", "runs_failed", "ambiguous_records", "not_shared", "not_comparable",
+    "no_check_at_tier", "value_not_found",
 ]  # fmt: skip
 REASONS: dict[Reason, str] = {
     "interval_supports": "the interval lies where the claim puts it",
@@ -35,6 +35,7 @@ REASONS: dict[Reason, str] = {
     "runs_failed": "every run it needs has failed",
     "ambiguous_records": "two configurations of the same cell are in the results; delete the older",
     "not_shared": "a record that was to stand for all seeds exists for several of them",
+    "not_comparable": "the two curves do not both reach the quality asked for, and nothing is extrapolated",
     "no_check_at_tier": "this tier cannot judge it",
     "value_not_found": "the paper's number could not be found",
 }
@@ -180,6 +181,8 @@ def _judge_part(cells: Cells, check: Check, part: Part) -> PartVerdict:
         return PartVerdict(name=part.name, verdict="inconclusive", reason="ambiguous_records")
     except NotShared:
         return PartVerdict(name=part.name, verdict="inconclusive", reason="not_shared")
+    except NotComparable:
+        return PartVerdict(name=part.name, verdict="inconclusive", reason="not_comparable")
     verdict: Outcome
     reason: Reason
     if interval.n < check.min_seeds or isnan(interval.low):
@@ -199,6 +202,8 @@ def _measure(cells: Cells, check: Check, part: Part) -> tuple[stats.Interval, fl
     """The estimate with its interval, and its standard error (NaN where it is no mean over seeds)."""
     if check.speedup:
         return timing.ratio(*cells.rounds(check.speedup, part), _level(check)), float("nan")
+    if iso := part.iso or check.iso:
+        return cells.iso(iso, part, _level(check)), float("nan")
     if check.exceeds:
         above = cells.exceeding(check.exceeds, part)
         if not len(above):

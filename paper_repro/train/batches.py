@@ -1,10 +1,10 @@
 """From examples to batches: the data order, and one step's batch as a pure function of the step."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from paper_repro.seeds import torch_rng
@@ -34,7 +34,7 @@ class Source(Protocol):
         ...
 
 
-def forward(model: nn.Module, batch: Batch) -> Tensor:
+def forward(model: Callable[..., Tensor], batch: Batch) -> Tensor:
     """Logits [B, C] of ``model`` on a batch of images ("pixels"), n-grams ("bags") or tokens ("input_ids", ...)."""
     if "pixels" in batch:
         return model(batch["pixels"])

@@ -16,23 +16,43 @@ from torch.nn.parallel import DistributedDataParallel
 
 from paper_repro.errors import UserError
 from paper_repro.seeds import derive
+from paper_repro.timing.torch_hooks import device_sync
 from paper_repro.train.batches import Batch, Source, Steps, batches, to_device
 from paper_repro.train.config import TrainConfig, lr_at
 from paper_repro.train.predict import autocast
 from paper_repro.train.processes import rank_and_world, share
 from paper_repro.train.state import Run, own_rng
 
-Loss = Callable[[nn.Module, Batch], Tensor]
+
+class Step:
+    """The optimiser step that a loss is asked for: ``number`` (0 .. total - 1) of ``total``."""
+
+    def __init__(self, number: int, total: int, sync: Callable[[], None]) -> None:
+        self.number, self.total, self.sync = number, total, sync
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def clock(self, name: str) -> Iterator[None]:
+        """Charge what is done inside to the clock ``name`` ("teacher_s") and to no other. Waits for a GPU."""
+        self.sync()
+        start = perf_counter()
+        yield
+        self.sync()
+        self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
+
+
+Loss = Callable[[nn.Module, Batch, Step], Tensor]
 
 LOOK_EVERY = 32  # steps between looks at the losses: a look waits for the device, so not every step
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What training did. Clocks are seconds of this process, over all parts of a resumed run:
-    ``data_s`` waiting for batches, ``train_s`` computing, ``io_s`` checkpoints, ``compile_s`` the first step of each
-    part when ``compile`` is on. ``history`` is the mean training loss of each epoch (the last may be a part of one).
-    ``environments`` are those of the parts before this one, as in a record; empty unless the run was resumed.
+    """What training did. Clocks are seconds of this process, over all parts of a resumed run: ``data_s`` waiting for
+    batches, ``train_s`` computing, ``io_s`` checkpoints, ``compile_s`` the first step of each part when ``compile`` is
+    on, and those that the loss keeps (see ``Step.clock``). ``history`` is the mean training loss of each epoch (the
+    last may be a part of one). ``environments`` are those of the parts before this one, as in a record; empty unless
+    the run was resumed.
     """
 
     steps: int
@@ -56,8 +76,8 @@ def train(
 ) -> TrainResult:
     """Train ``model`` in place (moved to ``device``, left in train mode) on ``source`` and return what happened.
 
-    ``loss(model, batch)`` is the mean over the batch's examples (float []); it calls the model it is given, which may
-    be a wrapper of ``model``. The order of epoch e, the augmentation of step s and dropout come from ``seed`` and
+    ``loss(model, batch, step)`` is the mean over the batch's examples (float []); it calls the model it is given, which
+    may be a wrapper of ``model``. The order of epoch e, the augmentation of step s and dropout come from ``seed`` and
     ``stream_axes`` alone, so methods that pass the same ones see the same data; initialisation is the caller's.
 
     With ``checkpoint``, the run continues from that file if it exists, writes it every ``checkpoint_every_s`` seconds
@@ -87,20 +107,20 @@ def train(
         net = torch.compile(net)  # type: ignore[assignment]
 
     cuts = [slice(start, start + micro) for start in range(0, local, micro)]
-    precision = autocast(config.precision, device)
+    precision, sync = autocast(config.precision, device), device_sync(device)
 
-    def backward(batch: Batch) -> Tensor:
+    def backward(batch: Batch, step: Step) -> Tensor:
         """Add the gradient of the mean loss over the global batch; return this process's share of the loss."""
         if len(cuts) == 1:
             with precision:
-                value = loss(net, batch)
+                value = loss(net, batch, step)
             run.scaler.scale(value).backward()
             return value.detach()
         shares = []
         for cut in cuts:
             with replica.no_sync() if replica and cut is not cuts[-1] else nullcontext():
                 with precision:
-                    value = loss(net, {name: tensor[cut] for name, tensor in batch.items()}) / len(cuts)
+                    value = loss(net, {name: tensor[cut] for name, tensor in batch.items()}, step) / len(cuts)
                 run.scaler.scale(value).backward()
             shares.append(value.detach())
         return torch.stack(shares).sum()
@@ -128,7 +148,8 @@ def train(
         for batch in batches(steps, range(first, total), config, device):
             batch = to_device(batch, device, config.channels_last)
             clock = _charge(run.clocks, "data_s", clock)
-            losses.append(backward(batch))
+            step = Step(run.step, total, sync)
+            losses.append(backward(batch, step))
             update()
             run.step += 1
             advance(1)
@@ -138,7 +159,7 @@ def train(
             if saving or ending or compiling or run.step % LOOK_EVERY == 0:
                 run.note(losses)
                 losses.clear()
-            clock = _charge(run.clocks, "compile_s" if compiling else "train_s", clock)
+            clock = _charge(run.clocks, "compile_s" if compiling else "train_s", clock, step.seconds)
             if saving and checkpoint is not None:
                 run.save(checkpoint)
                 saved = clock = _charge(run.clocks, "io_s", clock)
@@ -146,10 +167,13 @@ def train(
     return TrainResult(total, total * config.global_batch, run.clocks, history, run.environments)
 
 
-def _charge(clocks: dict[str, float], name: str, since: float) -> float:
-    """Add the seconds since ``since`` to a clock and return the time now."""
+def _charge(clocks: dict[str, float], name: str, since: float, apart: Mapping[str, float] | None = None) -> float:
+    """Add the seconds since ``since`` to a clock, but for those that belong to others, and return the time now."""
     now = perf_counter()
     clocks[name] += now - since
+    for other, seconds in (apart or {}).items():
+        clocks[name] -= seconds
+        clocks[other] = clocks.get(other, 0.0) + seconds
     return now
 
 
