@@ -103,7 +103,7 @@ def test_the_readme_says_what_ci_runs() -> None:
 
 def test_the_code_in_the_readme_runs(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    cascade, ngrams = re.findall(r"```python\n(.+?)```", (REPO / "README.md").read_text(encoding="utf-8"), re.S)
+    cascade, loop, ngrams = re.findall(r"```python\n(.+?)```", (REPO / "README.md").read_text(encoding="utf-8"), re.S)
     inputs, labels = torch.randn(32, 8), torch.arange(32) % 4
     student, teacher = torch.nn.Linear(8, 4), torch.nn.Linear(8, 4)
     right = np.ones(500, dtype=bool)
@@ -114,6 +114,13 @@ def test_the_code_in_the_readme_runs(tmp_path: Path) -> None:
     }  # fmt: skip
     exec(cascade, names)  # our own file
     assert names["loss"].requires_grad and names["logits"].shape == (32, 4) and names["deferred"].dtype == torch.bool
+    before = student.weight.detach().clone()
+    names |= {
+        "torch": torch, "another_teacher": torch.nn.Linear(8, 4), "batches": [(inputs, labels)] * 4,
+        "optimizer": torch.optim.SGD(student.parameters(), lr=0.1),
+    }  # fmt: skip
+    exec(loop, names)
+    assert not torch.equal(student.weight, before) and teacher.weight.grad is None
     texts = ["a moving film", "no film at all"]
     names = {"train_texts": texts, "unlabelled_texts": ["at all"], "folder": tmp_path / "student"}
     exec(ngrams, names)
