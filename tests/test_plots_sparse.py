@@ -308,7 +308,7 @@ def test_a_gpu_is_compared_with_the_papers_gpu(tmp_path: Path) -> None:
     speed, _ = sparse.SPEED.rows(results)
     papers = speed[speed["series"] == "paper"].set_index(["dataset", "competitor"])["y"]
     assert papers["imdb", "dan"] == 17557.9 and papers["trec", "dan"] == 2236, "tables 12 and 3"
-    assert set(speed["machine"].dropna()) == {"Example GPU, Example CPU, 16 cores, 1 threads"}
+    assert set(speed["machine"].dropna()) == {"Example GPU, Example CPU, 16 cores, 1 thread"}
     three = sparse.TABLE3.rows(results)[0].set_index(["dataset", "row", "quantity"])
     assert three.loc[("trec", "DAN as published over RoBERTa-Large", "model only, cuda"), "paper"] == 4
     assert three.loc[("imdb", "DAN as published over RoBERTa-Large", "end to end, cuda"), "paper"] == 50

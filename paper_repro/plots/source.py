@@ -87,9 +87,12 @@ def machine_name(record: Record) -> str:
     environment = record.environment[-1] if record.environment else {}
     threads = record.protocol.get("threads") or environment.get("threads", "?")
     gpus = environment.get("gpus", []) if record.protocol.get("device") == "cuda" else []
-    return ", ".join(
-        [*gpus, environment.get("cpu", "unknown"), f"{environment.get('cores', '?')} cores", f"{threads} threads"]
-    )
+    cores = environment.get("cores", "?")
+    counts = [
+        f"{count} {unit}" if count == 1 else f"{count} {unit}s"
+        for count, unit in ((cores, "core"), (threads, "thread"))
+    ]
+    return ", ".join([*gpus, environment.get("cpu", "unknown"), *counts])
 
 
 def tiers_of(root: Path | str, paper: str) -> list[str]:
