@@ -149,7 +149,7 @@ def run(
             from paper_repro.plots import own
 
             for dataset in sorted({cell.dataset for cell in summary.cells}):
-                drawn = own.draw(where, name, tier, dataset)
+                drawn = own.draw(where, name, tier, dataset, {cell.key() for cell in summary.cells})
                 print(f"{len(drawn)} files in {_shown(drawn[0].parent)}" if drawn else "nothing to draw")
     raise typer.Exit(int(failed))
 
@@ -203,7 +203,7 @@ def claims(
                 if where.resolve() != RESULTS:
                     _print_agreement(ledger.compare(verdicts, reference))
     if not judged:
-        raise UserError(f"There are no records in {_shown(results or RUNS)}; run 'paper-repro run titans' first.")
+        raise UserError(f"There are no records in {_shown(results or RUNS)}; run 'paper-repro run {paper}' first.")
     if as_json:
         print(json.dumps([verdict.to_json() for verdict in judged], indent=1, allow_nan=False))
     for regression in worse:
@@ -288,7 +288,7 @@ def _tiers(paper: str, tier: str | None, results: Path | None) -> list[str]:
     if tier is not None and tier not in TIERS:
         raise UserError(f"There is no tier '{tier}'; choose one of: {', '.join(TIERS)}.")
     if results is not None and not any(results.glob(f"*/{tier or '*'}")):
-        raise UserError(f"There are no records in {_shown(results)}; run 'paper-repro run titans' first.")
+        raise UserError(f"There are no records in {_shown(results)}; run 'paper-repro run {paper}' first.")
     roots = [results] if results else [RUNS, RESULTS]
     return [tier] if tier else [name for name in TIERS if any((root / paper / name).is_dir() for root in roots)]
 
@@ -327,7 +327,7 @@ def _print_timings(paper: str, tier: str, results: Path) -> None:
     frame = load(results, paper, tier)
     timing = frame[(frame["experiment"] == "timing") & (frame["status"] == "ok")]
     rows = timing[["model", "method", "metric", "value", "unit"]].itertuples(index=False)
-    _table(f"{paper}, tier {tier}: random weights, synthetic input", ["models", "on", "metric", "value", "unit"], rows)
+    _table(f"{paper}, tier {tier}: timings, on random weights", ["models", "on", "metric", "value", "unit"], rows)
 
 
 def _print_claims(title: str, verdicts: Iterable[Any]) -> None:

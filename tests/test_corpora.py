@@ -44,7 +44,7 @@ def test_the_embedded_corpus_shares_no_text_with_the_labelled_one():
     "columns, message",
     [
         ({"words": ["a"]}, "needs a column text"),
-        ({"text": [1, 2]}, "needs a column text"),
+        ({"text": [1, 2]}, "holds int64; it must hold strings"),
         ({"text": ["a", None]}, "1 empty values"),
         ({"text": pa.array([], pa.string())}, "has no rows"),
     ],

@@ -84,7 +84,8 @@ def test_fp32_student_computes_what_the_model_computes(name, vocabulary, texts, 
     want = expected_logits(model, vocabulary.transform(texts))
     got = student.logits(texts)
     assert got.dtype == np.float32
-    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-5 * np.abs(want).max())
+    # sums of up to 180 rows in another order than torch's, whose own order differs between its versions
+    np.testing.assert_allclose(got, want, rtol=1e-5, atol=5e-5 * np.abs(want).max())
     assert student.predict(texts) == [student.classes[i] for i in got.argmax(1)]
 
 

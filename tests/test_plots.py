@@ -179,16 +179,18 @@ def test_one_seed_has_no_interval_and_a_weak_teacher_no_easy_examples(tmp_path: 
 def test_nothing_recorded_is_nothing_drawn(smoke: Results, tmp_path: Path) -> None:
     students = Results.open(tmp_path, "titans", "cpu")
     assert all(plot.rows(students)[0].empty for plot in PLOTS)
-    assert titans.LATENCY.rows(smoke.of_dataset("digits"))[0].empty
+    assert titans.LATENCY.rows(smoke.of_keys(set()))[0].empty
 
 
 def test_own_data_is_drawn_alone(root: Path, tmp_path: Path) -> None:
     write_titans(tmp_path, "smoke", seeds=2, examples=200)
-    paths = own.draw(tmp_path, "titans", "smoke", "digits")
+    students = Results.open(tmp_path, "titans", "smoke").metrics
+    keys = set(students[(students["dataset"] == "digits") & (students["seed"] == 0)]["key"])
+    paths = own.draw(tmp_path, "titans", "smoke", "digits", keys)
     assert {path.parent for path in paths} == {tmp_path / "figures" / "digits" / "titans"}
     assert {path.stem for path in paths} == set(titans.PLOTS) - {"latency"}
     _, data = save.read(tmp_path / "figures" / "digits" / "titans" / "cost.json")
-    assert set(data["dataset"]) == {"digits"}
+    assert set(data["dataset"]) == {"digits"} and set(data["n"]) == {1}
     assert len(Results.open(tmp_path, "titans", "smoke").keys) > 0, "figures among the records must not be read as such"
 
 

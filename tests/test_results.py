@@ -88,6 +88,14 @@ def test_a_damaged_record_is_one_clear_sentence(tmp_path, content, message):
     assert "\n" not in str(raised.value)
 
 
+def test_a_copy_of_a_record_is_one_clear_sentence(tmp_path):
+    path = Store(tmp_path).write(record())
+    copy = path.with_name("copy-s0-000000000000.json")
+    copy.write_text(path.read_text())
+    with pytest.raises(UserError, match="hold the same cell; delete the one that is a copy"):
+        Store(tmp_path).records()
+
+
 def test_what_is_no_record_is_left_alone(tmp_path):
     path = Store(tmp_path).write(record())
     (path.parent / "claims.json").write_text("[]")

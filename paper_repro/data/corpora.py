@@ -112,8 +112,10 @@ def _own(path: Path) -> tuple[list[str], str]:
         raise UserError(f"{path} has no rows; give a file with texts.")
     schema = pq.ParquetFile(path).schema_arrow
     kind = schema.field("text").type if "text" in schema.names else None
-    if kind is None or not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
-        raise UserError(f"{path} needs a column text that holds text; it has {', '.join(schema.names)}.")
+    if kind is None:
+        raise UserError(f"{path} needs a column text; it has {', '.join(schema.names)}.")
+    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise UserError(f"The column text of {path} holds {kind}; it must hold strings.")
     column = pq.read_table(path, columns=["text"]).column("text")
     if column.null_count:
         raise UserError(f"The column text of {path} has {column.null_count} empty values; remove these rows.")

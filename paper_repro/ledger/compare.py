@@ -100,14 +100,16 @@ def compare(new: Iterable[Verdict], committed: Iterable[Verdict]) -> list[Compar
 def regressions(new: Iterable[Verdict], committed: Iterable[Verdict]) -> list[Regression]:
     """The committed verdicts that got worse: reproduced > inconclusive > not reproduced > not run.
 
-    Losing a verdict counts, as does losing the entry. When nothing at all has been run there is nothing to compare.
+    Losing a verdict to failed runs counts, as does losing the entry. Where records are missing, as after a run of some
+    cells only, there is nothing to compare.
     """
-    after = {(verdict.id, verdict.tier): verdict.verdict for verdict in new}
-    if all(verdict == "not run" for verdict in after.values()):
-        return []
+    after = {(verdict.id, verdict.tier): verdict for verdict in new}
     found = []
     for verdict in committed:
         now = after.get((verdict.id, verdict.tier))
-        if now is None or _RANK[now] < _RANK[verdict.verdict]:
-            found.append(Regression(id=verdict.id, tier=verdict.tier, before=verdict.verdict, after=now))
+        if now is not None and now.reason in ("no_records", "part_missing"):
+            continue
+        if now is None or _RANK[now.verdict] < _RANK[verdict.verdict]:
+            outcome = None if now is None else now.verdict
+            found.append(Regression(id=verdict.id, tier=verdict.tier, before=verdict.verdict, after=outcome))
     return found

@@ -14,9 +14,12 @@ def plots(paper: str) -> dict[str, Plot]:
     return found
 
 
-def draw(results: Path, paper: str, tier: str, dataset: str) -> list[Path]:
-    """Draw every figure that the records on ``dataset`` allow, into ``results/figures/<dataset>/<paper>/``."""
-    own = Results.open(results, paper, tier).of_dataset(dataset)
+def draw(results: Path, paper: str, tier: str, dataset: str, keys: set[str]) -> list[Path]:
+    """Draw every figure that the records with ``keys`` allow, into ``results/figures/<dataset>/<paper>/``.
+
+    By keys, as a folder may hold several runs on ``dataset``, with other unlabelled text for example.
+    """
+    own = Results.open(results, paper, tier).of_keys(keys)
     written = []
     for plot in plots(paper).values():
         data, shown = plot.rows(own)

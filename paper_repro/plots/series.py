@@ -222,7 +222,8 @@ def legend(
                 label=look.label,
             )
         )
-    columns = columns if figure.get_figwidth() > COLUMN else 2
+    if figure.get_figwidth() <= COLUMN:  # two long labels side by side would be cut off
+        columns = 2 if max(len(str(handle.get_label())) for handle in [*handles, *more]) <= 24 else 1
     figure.legend(handles=[*handles, *more], loc="outside lower center", ncols=columns, handlelength=3.2)
 
 

@@ -44,9 +44,9 @@ class Results:
         given = {column: list(names) for column, names in wanted.items() if names is not None}
         return self._where(lambda rows: rows[list(given)].isin(given).all(axis=1))
 
-    def of_dataset(self, dataset: str) -> "Results":
-        """The records on one data set."""
-        return self._where(lambda rows: rows["dataset"] == dataset)
+    def of_keys(self, keys: set[str]) -> "Results":
+        """The records with these keys."""
+        return self._where(lambda rows: rows["key"].isin(keys))
 
     def _where(self, chosen: Callable[[pd.DataFrame], pd.Series]) -> "Results":
         metrics, samples = self.metrics[chosen(self.metrics)], self.samples[chosen(self.samples)]

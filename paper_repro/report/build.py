@@ -29,7 +29,7 @@ def build(results: Path | str, figures: Path | str, out: Path | str, tier: str |
     records = [record for record in Store(results).records() if tier in (None, record.tier)]
     if not records:
         at = "" if tier is None else f" at tier '{tier}'"
-        raise UserError(f"There are no records in {results}{at}; run 'paper-repro run titans' first.")
+        raise UserError(f"There are no records in {results}{at}; run 'paper-repro run all' first.")
     groups = [
         (paper, name, [record for record in records if (record.paper, record.tier) == (paper, name)])
         for paper in papers()

@@ -43,8 +43,19 @@ class Store:
         return record is not None and record.status == "ok"
 
     def records(self, paper: str | None = None, tier: str | None = None) -> list[Record]:
-        """All records in order of path. Raises UserError for a malformed file or one of a newer schema."""
-        return [_read(path) for path in self._paths(paper, tier)]
+        """All records in order of path.
+
+        Raises UserError for a malformed file, one of a newer schema, and two files with the same cell.
+        """
+        found: dict[str, Path] = {}
+        records = []
+        for path in self._paths(paper, tier):
+            record = _read(path)
+            if record.key in found:
+                raise UserError(f"{found[record.key]} and {path} hold the same cell; delete the one that is a copy.")
+            found[record.key] = path
+            records.append(record)
+        return records
 
     def _paths(self, paper: str | None, tier: str | None) -> Iterator[Path]:
         pattern = f"{_safe(paper) if paper else '*'}/{_safe(tier) if tier else '*'}/*.json"
