@@ -118,7 +118,7 @@ def test_the_numbers_of_a_papers_tables_do_not_flood_it(folder: Path, tmp_path: 
 
 
 def test_no_records_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"There are no records in .* run 'paper-repro run titans' first"):
+    with pytest.raises(UserError, match=r"There are no records in .* run 'paper-repro run all' first"):
         build(tmp_path, tmp_path, tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 
