@@ -117,7 +117,7 @@ def test_settings_are_chosen_on_validation_texts_and_nothing_is_refitted(
     fitted, settings, accuracies = tuned("tfidf-lr", texts, labels, others, truth, 4, seed=0)
     assert settings is grid[accuracies.index(max(accuracies))], "of equals the first"
     assert accuracies == [np.mean(fit("tfidf-lr", texts, labels, 4, one, 0).predict(others) == truth) for one in grid]
-    assert accuracies[1] == accuracies[2] != accuracies[0] == accuracies[3]
+    assert accuracies[1] == accuracies[2] != accuracies[0] == accuracies[3]  # which is better is up to the data
     expected = fit("tfidf-lr", texts, labels, 4, settings, 0)
     assert np.array_equal(fitted.scores(others), expected.scores(others))
 
