@@ -191,7 +191,7 @@ GROUPS = {
     "dan": Look("n-gram student (DAN)", BLUE, "s"),
     "others": Look("other students", PURPLE, "^"),
     "baselines": Look("baselines, not distilled", ORANGE, "o"),
-    "teacher": Look("our teacher (MiniLM-L6)", BLACK, "*"),
+    "teacher": Look("our teacher", BLACK, "*"),
     "paper": Look("the paper's (its teacher: RoBERTa-Large)", GREY, "D", hollow=True),
 }
 
@@ -233,7 +233,7 @@ def _main(data: pd.DataFrame) -> Figure:
         rows = of_panel(data, panel)
         for value in rows.loc[rows["best_linear"].astype(bool), "y"]:
             axis.axvline(value, zorder=1, **line)
-    best = Line2D([], [], label="best linear baseline", **line)
+    best = Line2D([], [], label="linear baseline, best on validation", **line)
     legend(figure, data["series"], GROUPS, best, columns=3, points=set(data["series"]))
     return figure
 
