@@ -1,7 +1,6 @@
 """The notebooks run headless on any results folder, without torch, and are committed without outputs."""
 
 import html
-import time
 from pathlib import Path
 
 import nbformat
@@ -85,11 +84,3 @@ def test_a_cell_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.skipif(not tiers_of(RESULTS, "titans"), reason="no reference results are committed yet")
 def test_they_run_on_the_reference_results(tmp_path: Path) -> None:
     assert len(notebooks.execute("all", RESULTS, tmp_path / "figures", "cpu")) == len(ALL)
-
-
-@pytest.mark.slow  # of a clock, which other tests beside it would disturb
-@pytest.mark.skipif(not tiers_of(RESULTS, "titans"), reason="no reference results are committed yet")
-def test_on_the_reference_results_they_take_less_than_a_minute(tmp_path: Path) -> None:
-    started = time.perf_counter()
-    notebooks.execute("all", RESULTS, tmp_path / "figures", "cpu")
-    assert time.perf_counter() - started < 60

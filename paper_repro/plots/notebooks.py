@@ -1,5 +1,6 @@
 """Run the notebooks headless, with this very interpreter, whatever kernels the machine has installed."""
 
+import asyncio
 import os
 import sys
 from pathlib import Path
@@ -53,10 +54,14 @@ def execute(
         "PAPER_REPRO_TIER": tier,
         "MPLBACKEND": "agg",
     }
-    return [_execute(path, figures / "notebooks", environment, timeout_s) for path in chosen]
+
+    async def all_() -> list[Path]:  # side by side: each waits for a kernel, which is a process of its own
+        return await asyncio.gather(*(_execute(path, figures / "notebooks", environment, timeout_s) for path in chosen))
+
+    return asyncio.run(all_())
 
 
-def _execute(path: Path, out: Path, environment: dict[str, str], timeout_s: float) -> Path:
+async def _execute(path: Path, out: Path, environment: dict[str, str], timeout_s: float) -> Path:
     notebook = nbformat.read(path, as_version=4)
     client = NotebookClient(
         notebook,
@@ -66,7 +71,7 @@ def _execute(path: Path, out: Path, environment: dict[str, str], timeout_s: floa
         km=AsyncKernelManager(kernel_spec_manager=_ThisInterpreter()),
     )
     try:
-        client.execute(env=environment, cleanup_kc=True)  # a manager that is handed in is else left running
+        await client.async_execute(env=environment, cleanup_kc=True)  # a manager that is handed in is else left running
     except CellExecutionError as error:
         last = str(error).strip().splitlines()[-1]
         raise UserError(f"The notebook {path.name} failed ({last}); run it in Jupyter to see where.") from error
