@@ -1,7 +1,12 @@
 """The papers of this release: short name -> experiment module."""
 
-PAPERS = {"titans": "experiments.titans_cascade", "sparse": "experiments.sparse_distillation"}
+PAPERS = {
+    "titans": "experiments.titans_cascade",
+    "sparse": "experiments.sparse_distillation",
+    "recycle": "experiments.reduce_reuse_recycle",
+}
 TITLES = {
     "titans": "When in Doubt, Summon the Titans (arXiv 2110.10305v1)",
     "sparse": "Sparse Distillation (arXiv 2110.08536v2)",
+    "recycle": "Reduce, Reuse, Recycle (arXiv 2211.00683v1)",
 }

@@ -14,7 +14,7 @@ from paper_repro.errors import UserError
 from paper_repro.zoo import TABLE, active_params, build, flops, inputs, load_tokenizer
 from paper_repro.zoo.text import Bag, Transformer, masked_mean
 
-OWN = [name for name, entry in TABLE.items() if entry.source == "own"]
+OWN = [name for name, entry in TABLE.items() if entry.source == "own" and name != "mlm"]  # for that see test_masked.py
 TEXT = {
     "bag": {"vocab_size": 50, "dim": 8},
     "transformer": {"vocab_size": 50, "dim": 8, "heads": 2},

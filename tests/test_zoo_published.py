@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 
 from paper_repro.errors import UserError
 from paper_repro.zoo import TABLE, build, cost, flops, inputs, load_tokenizer, minilm, table
-from paper_repro.zoo.published import Hub, TextClassifier
+from paper_repro.zoo.published import BERT, Hub, LanguageModel, TextClassifier
 from paper_repro.zoo.registry import HUB
 
 MODELS = [name for name, entry in TABLE.items() if entry.source != "own"]
@@ -21,6 +21,7 @@ PUBLISHED = {
     "mobilenetv3-0.75": (4.0, 0.05),  # Howard et al. 2019, table 3
     "mobilenetv3-1.0": (5.4, 0.1),  # the same; torchvision and timm publish 5.48 for the same layers
     "resnet50": (25.6, 0.05),  # torchvision: 25,557,032
+    "resnet101": (44.5, 0.05),  # torchvision: 44,549,160
     "vit-b-16": (86.6, 0.05),  # torchvision: 86,567,656; Dosovitskiy et al. 2021 say 86
     "roberta-large": (355, 0.5),  # Liu et al. 2019
     "mobilebert": (25.3, 0.75),  # Sun et al. 2020; with their masked-language head
@@ -47,6 +48,8 @@ def test_transformers_without_our_heads_have_the_released_sizes_exactly():
     assert head("minilm-l6", (384, 2)) + 384 * 384 + 384 == 22_713_216  # with the pooler: the file's tensors
     assert head("t5-small", (512, 2)) == 60_506_624 and head("t5-base", (768, 2)) == 222_903_552
     assert head("bert-base", (768, 2)) == 109_482_240  # bert-base-uncased with pooler
+    assert head("bert-base-mlm") == 109_514_298  # with its masked-language head, without pooler
+    assert head("bert-large-mlm") == 335_174_458
     assert head("roberta-large", (1024, 1024), (1024, 3)) == 354_310_144
 
 
@@ -57,17 +60,18 @@ def test_transformers_without_our_heads_have_the_released_sizes_exactly():
         ("mobilenetv3-0.75", 0.155, 0.001),
         ("mobilenetv3-1.0", 0.217, 0.003),
         ("resnet50", 4.09, 0.01),
+        ("resnet101", 7.80, 0.01),
         ("vit-b-16", 17.56, 0.01),
     ],
 )
 def test_flops_are_twice_the_published_multiply_accumulates(name, giga_macs, tolerance):
-    """Howard et al. 2019 (0.155 and 0.219; Keras 0.217) and torchvision's model table (4.09, 17.56)."""
+    """Howard et al. 2019 (0.155 and 0.219; Keras 0.217) and torchvision's model table (4.09, 7.80, 17.56)."""
     assert TABLE[name].flops_per_example / 2e9 == pytest.approx(giga_macs, abs=tolerance)
 
 
 def test_the_table_is_complete_and_grows_with_the_models():
     rows = {row["name"]: row for row in table()}
-    assert set(rows) == set(TABLE) and len(rows) == 29
+    assert set(rows) == set(TABLE) and len(rows) == 33
     for name, row in rows.items():
         assert row["params"] > 0 and row["flops_per_example"] > 0, name
         assert row["licence"] and row["input"].endswith(("pixels", "tokens", "n-grams")) and row["num_classes"] >= 2, (
@@ -143,6 +147,18 @@ def test_a_local_folder_of_transformers_weights_is_loaded(tmp_path: Path):
         TextClassifier("DistilBert", tiny, Hub("some/where"), 3, pretrained=tmp_path / "absent")
     with pytest.raises(UserError, match="No revision of some/where is pinned"):
         TextClassifier("DistilBert", tiny, Hub("some/where"), 3, pretrained=True)
+
+
+def test_a_language_model_predicts_a_token_of_the_vocabulary_at_each_position():
+    tiny = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    model = LanguageModel("Bert", {**BERT, **tiny}, Hub("some/where"), 20).eval()
+    assert model.model.get_output_embeddings().weight is model.model.get_input_embeddings().weight
+    ids, mask = torch.randint(5, 20, (2, 6)), torch.ones(2, 6, dtype=torch.int64)
+    longer = torch.nn.functional.pad(ids, (0, 3), value=17), torch.nn.functional.pad(mask, (0, 3))
+    with torch.no_grad():
+        logits = model(ids, mask)
+        assert logits.shape == (2, 6, 20)
+        torch.testing.assert_close(model(*longer)[:, :6], logits)
 
 
 # --- MiniLM-L6 ------------------------------------------------------------------------------------------------------

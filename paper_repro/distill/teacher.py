@@ -1,5 +1,6 @@
 """A teacher: how a model reads and is trained, trained once and cached, and its logits, computed once and stored."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +14,7 @@ from paper_repro.config import Config, canonical_json
 from paper_repro.data.sources import ImageSource, Rows, TextSource
 from paper_repro.distill.logits import LogitSpec, TeacherLogits, weights_sha256
 from paper_repro.distill.weights import load_model, save_model
-from paper_repro.train import TrainConfig, forward, predict, train
+from paper_repro.train import Source, TrainConfig, forward, predict, train
 
 
 class ModelSpec(Config):
@@ -37,10 +38,21 @@ class Teacher(NamedTuple):
     environments: list[dict[str, Any]]
 
 
+def _cross_entropy(logits: Tensor, batch: dict[str, Any]) -> Tensor:
+    return nn.functional.cross_entropy(logits.float(), batch["label"])
+
+
 def trained_teacher(
-    model: nn.Module, path: Path, source: ImageSource | TextSource, recipe: TrainConfig, *, device: str, dataset: str
+    model: nn.Module,
+    path: Path,
+    source: Source,
+    recipe: TrainConfig,
+    *,
+    device: str,
+    dataset: str,
+    loss: Callable[[Tensor, dict[str, Any]], Tensor] = _cross_entropy,
 ) -> Teacher:
-    """``model`` with the weights in ``path``, or trained now by cross-entropy on ``source`` and saved there.
+    """``model`` with the weights in ``path``, or trained now by ``loss`` (of logits and batch) and saved there.
 
     A killed run resumes from a checkpoint beside ``path``. ``dataset`` names the random streams.
     """
@@ -51,7 +63,7 @@ def trained_teacher(
     result = train(
         model,
         source,
-        lambda net, batch, _: nn.functional.cross_entropy(forward(net, batch).float(), batch["label"]),
+        lambda net, batch, _: loss(forward(net, batch), batch),
         recipe,
         seed=0,
         device=device,

@@ -5,11 +5,8 @@ without their weights. Only the forward pass is timed: inputs lie on the device 
 decoding and tokenisation are not in it.
 """
 
-import contextlib
-import ctypes
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +18,7 @@ from paper_repro.errors import UserError
 from paper_repro.stats import Interval
 from paper_repro.timing.harness import Measurement, Samples, measure
 from paper_repro.timing.machine import Machine
+from paper_repro.timing.memory import peak_memory
 from paper_repro.timing.summary import ratio, summarise, with_limits
 from paper_repro.timing.torch_hooks import device_sync, pinned_threads
 from paper_repro.train.predict import DTYPES, autocast
@@ -168,7 +166,7 @@ def _prepare(subject: Subject, device: torch.device) -> _Prepared:
     while True:
         try:
             call = _bound(subject, batch_size, device)
-            with _peak(device) as extra:
+            with peak_memory(device) as extra:
                 output = call()
                 sync()
             break
@@ -179,49 +177,6 @@ def _prepare(subject: Subject, device: torch.device) -> _Prepared:
             torch.cuda.empty_cache()
     peak = extra[0] + weights if extra else None
     return _Prepared(subject, device, batch_size, params, peak, bool(torch.isfinite(output).all()))
-
-
-@contextlib.contextmanager
-def _peak(device: torch.device) -> Iterator[list[int]]:
-    """Yields a list that then holds how many bytes were in use at the peak, beyond those in use before.
-
-    On Linux by the kernel's high-water mark of this process, reset first; the list stays empty elsewhere.
-    """
-    found: list[int] = []
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        yield found
-        found.append(torch.cuda.max_memory_allocated(device) - before)
-        return
-    resident = _reset_high_water() if device.type == "cpu" else None
-    yield found
-    high = _status_bytes("VmHWM") if resident is not None else None
-    if resident is not None and high is not None:
-        found.append(max(high - resident, 0))
-
-
-def _reset_high_water() -> int | None:
-    """Set this process's high-water mark of memory to what it uses now, and return that; None where impossible.
-
-    What was freed goes back to the system first (glibc keeps it): else a model that reuses it seems to need nothing.
-    """
-    with contextlib.suppress(AttributeError, OSError):  # not glibc
-        ctypes.CDLL(None).malloc_trim(0)
-    try:
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-    except OSError:
-        return None
-    return _status_bytes("VmRSS")
-
-
-def _status_bytes(field: str) -> int | None:
-    try:
-        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(f"{field}:")), None)
 
 
 def _report(

@@ -35,11 +35,16 @@ class Source(Protocol):
 
 
 def forward(model: Callable[..., Tensor], batch: Batch) -> Tensor:
-    """Logits [B, C] of ``model`` on a batch of images ("pixels"), n-grams ("bags") or tokens ("input_ids", ...)."""
+    """Logits [B, C] of ``model`` on a batch of images ("pixels"), n-grams ("bags") or tokens ("input_ids", ...).
+
+    With "positions" [B, k] a masked language model gives those at these positions, [B, k, C].
+    """
     if "pixels" in batch:
         return model(batch["pixels"])
     if "bags" in batch:
         return model(batch["bags"].ids, batch["bags"].offsets)
+    if "positions" in batch:
+        return model(batch["input_ids"], batch["attention_mask"], batch["positions"])
     return model(batch["input_ids"], batch["attention_mask"])
 
 

@@ -140,6 +140,23 @@ class TextClassifier(nn.Module):
         return self.model(input_ids=input_ids, attention_mask=concrete_mask(attention_mask)).logits
 
 
+class LanguageModel(nn.Module):
+    """A transformers encoder with its own masked-language head: (input_ids, attention_mask) [B, T] -> [B, T, V].
+
+    V, ``num_classes``, is the size of its vocabulary. The last layer is tied to the embedding of the tokens.
+    """
+
+    def __init__(
+        self, family: str, config: Mapping[str, Any], hub: Hub, num_classes: int, pretrained: Pretrained = False
+    ) -> None:
+        super().__init__()
+        config = {**config, "vocab_size": num_classes}
+        self.model = _transformers(f"{family}ForMaskedLM", family, config, hub, pretrained, None)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.model(input_ids=input_ids, attention_mask=concrete_mask(attention_mask)).logits
+
+
 class T5Classifier(nn.Module):
     """T5 as a classifier: (input_ids, attention_mask) [B, T] -> logits [B, C].
 

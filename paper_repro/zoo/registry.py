@@ -15,9 +15,9 @@ from torch import nn
 from paper_repro.errors import UserError
 from paper_repro.zoo import minilm, published
 from paper_repro.zoo.dan import Dan
-from paper_repro.zoo.published import Hub, T5Classifier, TextClassifier, mobilenet_v3, timm_model
+from paper_repro.zoo.published import Hub, LanguageModel, T5Classifier, TextClassifier, mobilenet_v3, timm_model
 from paper_repro.zoo.recurrent import Lstm
-from paper_repro.zoo.text import WORDPIECES, Bag, Cnn, Transformer
+from paper_repro.zoo.text import WORDPIECES, Bag, Cnn, MaskedLm, Transformer
 from paper_repro.zoo.vision import MLP, CifarResNet
 
 if TYPE_CHECKING:
@@ -84,6 +84,7 @@ HUB = {
     "efficientnet-l2-475": Hub("timm/tf_efficientnet_l2.ns_jft_in1k_475"),
     "mobilenetv3-1.0": Hub("timm/mobilenetv3_large_100.ra_in1k"),
     "resnet50": Hub("timm/resnet50.a1_in1k"),
+    "resnet101": Hub("timm/resnet101.a1_in1k"),
     "vit-b-16": Hub("timm/vit_base_patch16_224.augreg_in21k_ft_in1k"),
     "minilm-l6": Hub(minilm.REPOSITORY, minilm.REVISION),
     "roberta-large": Hub("FacebookAI/roberta-large", "722cf37b1afa9454edce342e7895e588b6ff1d59"),
@@ -95,6 +96,7 @@ HUB = {
     "t5-small": Hub("google-t5/t5-small", "df1b051c49625cf57a3d0d8d3863ed4d13564fe4"),
     "t5-base": Hub("google-t5/t5-base", "a9723ea7f1b39c1eae772870f3b547bf6ef7e6c1"),
 }
+HUB |= {f"{name}-mlm": HUB[name] for name in ("bert-base", "bert-large")}  # one file holds encoder and head
 
 
 def _own() -> list[Entry]:
@@ -108,6 +110,7 @@ def _own() -> list[Entry]:
         Entry("bag", Bag, "own", "text", 2, 128, suffix="dim"),
         Entry("dan", Dan, "own", "ngrams", 2, 488, suffix="dim"),
         Entry("transformer", Transformer, "own", "text", 2, 128, suffix="dim"),
+        Entry("mlm", MaskedLm, "own", "text", WORDPIECES, 128, suffix="dim"),
         Entry("lstm", Lstm, "own", "text", 2, 128, suffix="hidden"),
         Entry("cnn", Cnn, "own", "text", 2, 128, suffix="channels"),
     ]
@@ -122,6 +125,7 @@ def _timm() -> list[Entry]:
         entry("efficientnet-l2-475", partial(timm_model, "tf_efficientnet_l2"), 475),
         *(entry(f"mobilenetv3-{width}", partial(mobilenet_v3, width)) for width in (0.35, 0.5, 0.75, 1.0, 1.25)),
         entry("resnet50", partial(timm_model, "resnet50")),
+        entry("resnet101", partial(timm_model, "resnet101")),
         entry("vit-b-16", partial(timm_model, "vit_base_patch16_224")),
     ]
 
@@ -134,6 +138,9 @@ def _transformers() -> list[Entry]:
         builder = partial(TextClassifier, family, config, HUB[name])
         return entry(name, builder, classes, vocab_size=config["vocab_size"], **fields)
 
+    def language(name: str, config: Mapping[str, Any]) -> Entry:
+        return entry(name, partial(LanguageModel, "Bert", config, HUB[name]), config["vocab_size"])
+
     def t5(name: str, config: Mapping[str, Any]) -> Entry:
         return entry(name, partial(T5Classifier, config, HUB[name]), 2, vocab_size=config["vocab_size"])
 
@@ -145,6 +152,8 @@ def _transformers() -> list[Entry]:
         encoder("distilroberta", "Roberta", published.DISTILROBERTA, 2),
         encoder("bert-base", "Bert", published.BERT, 2),
         encoder("bert-large", "Bert", {**published.BERT, **published.LARGE}, 2),
+        language("bert-base-mlm", published.BERT),
+        language("bert-large-mlm", {**published.BERT, **published.LARGE}),
         t5("t5-small", published.T5_SMALL),
         t5("t5-base", published.T5_BASE),
     ]
@@ -154,18 +163,20 @@ TABLE: dict[str, Entry] = {entry.name: entry for entry in (*_own(), *_timm(), *_
 
 # The tokenizers of these models have one and the same uncased vocabulary of 30,522 wordpieces.
 WORDPIECE_MODELS = (
-    "minilm-l6", "bert-base", "bert-large", "distilbert", "mobilebert", "bag", "transformer", "lstm", "cnn",
+    "minilm-l6", "bert-base", "bert-large", "bert-base-mlm", "bert-large-mlm", "distilbert", "mobilebert", "bag",
+    "transformer", "mlm", "lstm", "cnn",
 )  # fmt: skip
 
 
 def build(name: str, num_classes: int, **options: Any) -> nn.Module:
     """The model ``name`` with ``num_classes`` outputs, initialised from torch's global generator.
 
-    Image models map float32 [B, 3, H, W], text models (input_ids, attention_mask), both int64 [B, T], and n-gram
-    models (ids int64 [total], offsets int64 [B + 1]) to logits [B, num_classes]. "resnet8-w4" is resnet8 with width=4;
-    bag-wN, dan-wN and transformer-wN set dim, lstm-wN the units per direction, cnn-wN the channels. Weights are random
-    unless ``pretrained`` is given, for the models that take it: True for the pinned source, or a local path. Raises
-    UserError for an unknown name or option, with the nearest that exists, and for pretrained weights not found.
+    Image models map float32 [B, 3, H, W], text models (input_ids, attention_mask), both int64 [B, T], and n-gram models
+    (ids int64 [total], offsets int64 [B + 1]) to logits [B, num_classes]; masked language models, whose classes are the
+    tokens of their vocabulary, to [B, T, num_classes]. "resnet8-w4" is resnet8 with width=4; bag-wN, dan-wN,
+    transformer-wN and mlm-wN set dim, lstm-wN the units per direction, cnn-wN the channels. Weights are random unless
+    ``pretrained`` is given, for the models that take it: True for the pinned source, or a local path. Raises UserError
+    for an unknown name or option, with the nearest that exists, and for pretrained weights not found.
     """
     entry, options = resolve(name, options)
     if num_classes < 2:

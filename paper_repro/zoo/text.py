@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -130,7 +131,8 @@ class Transformer(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """What the last layer gives for each token, normed: [B, T, dim]."""
         length, limit = input_ids.shape[1], self.positions.num_embeddings
         if length > limit:
             raise UserError(f"A text has {length} tokens, this transformer takes {limit}; cut it or raise max_length.")
@@ -138,4 +140,35 @@ class Transformer(nn.Module):
         mask = attention_mask.bool()[:, None, None, :]
         for layer in self.layers:
             x = layer(x, mask)
-        return self.head(masked_mean(self.norm(x), attention_mask))
+        return self.norm(x)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.head(masked_mean(self.states(input_ids, attention_mask), attention_mask))
+
+
+class MaskedLm(Transformer):
+    """A ``Transformer`` that predicts tokens: logits [B, T, V], V = ``num_classes`` its vocabulary.
+
+    BERT's head (Devlin et al. 2019, in their code): a GELU layer, a norm, and the embeddings of the tokens as the last
+    layer, with a bias per token. Given ``positions`` (int64 [B, k]) the head computes these only: logits [B, k, V].
+    ``encoder_state``: what a ``Transformer`` of the same sizes starts fine-tuning from.
+    """
+
+    def __init__(
+        self, num_classes: int, layers: int = 2, dim: int = 64, heads: int = 4, max_length: int = 512,
+        dropout: float = 0.1,
+    ) -> None:  # fmt: skip
+        super().__init__(dim, num_classes, layers, dim, heads, max_length, dropout)
+        self.head_norm = nn.LayerNorm(dim)
+        self.bias = nn.Parameter(torch.zeros(num_classes))
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, positions: Tensor | None = None) -> Tensor:
+        x = self.states(input_ids, attention_mask)
+        if positions is not None:
+            x = x.gather(1, positions.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+        return F.linear(self.head_norm(F.gelu(self.head(x))), self.tokens.weight, self.bias)
+
+    def encoder_state(self) -> dict[str, Tensor]:
+        """The weights that are not the head's, by name."""
+        head = ("head.", "head_norm.", "bias")
+        return {name: value for name, value in self.state_dict().items() if not name.startswith(head)}
