@@ -288,13 +288,24 @@ def _trained(teacher: TeacherSpec, device: str) -> Teacher:
     return _trained_by_json(teacher.model_dump_json(), device)
 
 
+@lru_cache(maxsize=8)
+def _test_quality_by_json(spec_json: str, device: str) -> list[Metric]:
+    spec = TeacherSpec.model_validate_json(spec_json)
+    return _examples(spec.where, device).quality(spec.spec, _trained(spec, device).model, "test")
+
+
+def _test_quality(spec: TeacherSpec, device: str) -> list[Metric]:
+    """How good a teacher is on the test split, computed once per process."""
+    return _test_quality_by_json(spec.model_dump_json(), device)
+
+
 def _compute_teacher(spec: TeacherSpec, device: str) -> Outcome:
     task, teacher = _examples(spec.where, device), _trained(spec, device)
     started = time.perf_counter()
     return Outcome(
         [
             *task.quality(spec.spec, teacher.model, "validation"),
-            *task.quality(spec.spec, teacher.model, "test"),
+            *_test_quality(spec, device),
             _metric("seconds", _seconds(teacher.clocks), "s"),
         ],
         clocks={**teacher.clocks, "eval_s": time.perf_counter() - started},
@@ -449,6 +460,7 @@ def _compute_student(run: Run, seed: int, device: str) -> Outcome:
         _metric("teacher_training_seconds", teachers_s, "s"),
         _metric("labelling_seconds", _labelling_s(run.teachers[0], device) if run.arm.cached else 0.0, "s"),
         *(_metric("training_memory_bytes", one, "byte") for one in peak),
+        *_of_teachers([_test_quality(spec, device) for spec in run.teachers]),
     ]
     return Outcome(
         metrics,
@@ -461,6 +473,14 @@ def _compute_student(run: Run, seed: int, device: str) -> Outcome:
         protocol=_protocol(run.student.train),
         data=task.provenance(),
     )
+
+
+def _of_teachers(qualities: list[list[Metric]]) -> list[Metric]:
+    """The mean quality of a student's teachers, each metric under the name "teacher_...". None for no teachers."""
+    return [
+        same[0].model_copy(update={"name": f"teacher_{same[0].name}", "value": float(np.mean([m.value for m in same]))})
+        for same in zip(*qualities, strict=True)
+    ]
 
 
 def _metric(name: str, value: float, unit: str) -> Metric:
