@@ -4,12 +4,13 @@ Which cells exist, how one is computed, what is measured. An arm is a way of tra
 schedule for each of several durations, so that its runs make a curve of quality over wall-clock, and two arms a
 speed-up at equal quality (``iso_quality``). All arms of a repetition start from the same weights and see the same
 examples in the same order. Teachers are trained (stage 0), label the training set where an arm reads logits from a
-cache (1), learning rates are chosen on validation data (2), and students trained (3).
+cache (1), learning rates are chosen on validation data (2), students trained (3), and language models fine-tuned (4).
 """
 
 import json
 import time
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -19,11 +20,13 @@ from torch import Tensor, nn
 
 from paper_repro import data, planning, zoo
 from paper_repro.config import Config, sha256_key
+from paper_repro.distill.glue import fine_tune
 from paper_repro.distill.image_task import ImageTask
 from paper_repro.distill.kd import Distillation
 from paper_repro.distill.masked_lm_task import MaskedLmTask
 from paper_repro.distill.pool import TeacherPool
 from paper_repro.distill.teacher import ModelSpec, Teacher, stored_logits, trained_teacher
+from paper_repro.distill.weights import load_model, save_model
 from paper_repro.errors import UserError
 from paper_repro.paths import cache_dir, write_atomic
 from paper_repro.results.schema import Metric
@@ -31,6 +34,7 @@ from paper_repro.runner import Cell, Outcome
 from paper_repro.timing.kd_step import time_kd_steps
 from paper_repro.timing.memory import peak_memory
 from paper_repro.train import Loss, Step, TrainConfig, TrainResult, forward, predict, rank_and_world, train
+from paper_repro.zoo.text import MaskedLm
 
 PAPER = "recycle"
 Modality = Literal["image", "masked_lm"]
@@ -59,6 +63,23 @@ class Arm(Config):
     seeds: int  # repetitions
 
 
+class FineTuning(Config):
+    """One recipe for all arms and tasks. ``limit``: of a task's training examples so many are used; None: all."""
+
+    train: TrainConfig
+    limit: int | None = None
+
+
+class Glue(Config):
+    """Fine-tuning of the students of one duration on GLUE's tasks."""
+
+    arms: list[str]
+    duration: float
+    seeds: int
+    tasks: list[str]
+    recipe: FineTuning
+
+
 class Task(Config):
     """A data set, its student, the teachers to choose from, and the arms. Durations are epochs of images, and
     optimiser steps of a language model, whose text nobody reads twice.
@@ -73,6 +94,7 @@ class Task(Config):
     tuned_at: float  # ... in runs of this duration
     teachers: dict[str, ModelSpec]
     arms: list[Arm]
+    glue: Glue | None = None
 
 
 class TimingPair(Config):
@@ -85,6 +107,7 @@ class TimingPair(Config):
     ensembles: list[int]
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     rounds: int
+    block_s: float = 0.3  # seconds of a timed block, at least
 
 
 class RecycleConfig(Config):
@@ -159,21 +182,28 @@ def _cells_of_arm(config: RecycleConfig, task: Task, arm: Arm, seeds: int | None
     for duration in arm.durations or task.durations:
         run = _run(task, arm, duration)
         found += [of_run("student", run, seed, 3) for seed in range(min(arm.seeds, seeds or arm.seeds))]
+    if task.glue is not None and arm.name in task.glue.arms:
+        params = {"run": _json(_run(task, arm, task.glue.duration)), "recipe": _json(task.glue.recipe)}
+        for name in task.glue.tasks:
+            for seed in range(min(task.glue.seeds, seeds or task.glue.seeds)):
+                cell = of_run("glue", _run(task, arm, task.glue.duration), seed, 4)
+                found.append(cell.model_copy(update={"dataset": name, "params": params}))
     return found
 
 
 def data_sets(config: RecycleConfig) -> set[str]:
     """What a tier reads."""
-    return {task.dataset for task in config.tasks}
+    tasks = {name for task in config.tasks if task.glue is not None for name in task.glue.tasks}
+    return {task.dataset for task in config.tasks} | tasks
 
 
 def own_task(config: RecycleConfig, dataset: str) -> Task:
-    """The tier's task of the same modality with its data replaced."""
+    """The tier's task of the same modality with its data replaced; of text, a language model without GLUE."""
     modality = "image" if data.describe(dataset).modality == "image" else "masked_lm"
     template = next((task for task in config.tasks if task.modality == modality), None)
     if template is None:
         raise UserError(f"The tier '{config.tier}' has no {modality} task to take the recipe from; choose another.")
-    return template.model_copy(update={"dataset": data.absolute(dataset)})
+    return template.model_copy(update={"dataset": data.absolute(dataset), "glue": None})
 
 
 def timing_cells(config: RecycleConfig, device: str) -> list[Cell]:
@@ -249,6 +279,8 @@ def compute(cell: Cell, device: str) -> Outcome:
         spec = TeacherSpec.model_validate(cell.params["teacher"])
         return _compute_teacher(spec, device) if cell.experiment == "teacher" else _compute_labels(spec, device)
     run = Run.model_validate(cell.params["run"])
+    if cell.experiment == "glue":
+        return _compute_glue(run, FineTuning.model_validate(cell.params["recipe"]), cell.dataset, cell.seed, device)
     return _compute_tuning(run, device) if cell.experiment == "tuning" else _compute_student(run, cell.seed, device)
 
 
@@ -442,6 +474,8 @@ def _compute_student(run: Run, seed: int, device: str) -> Outcome:
     with peak_memory(torch.device(device)) as peak:
         model, result, pool = trained(run, seed, device)
     cpu = time.process_time() - cpu
+    if run.where.modality == "masked_lm":
+        save_model(model, _student_path(run, seed, device))
     started = time.perf_counter()
     metrics = [*task.quality(run.student, model, "validation"), *task.quality(run.student, model, "test")]
     asked = 0 if pool is None or run.arm.kd is None else run.arm.kd.window.steps(result.steps) * pool.asked
@@ -471,6 +505,35 @@ def _compute_student(run: Run, seed: int, device: str) -> Outcome:
             "teacher_params": sum(_params(_trained(spec, device).model) for spec in run.teachers),
         },
         protocol=_protocol(run.student.train),
+        data=task.provenance(),
+    )
+
+
+def _student_path(run: Run, seed: int, device: str) -> Path:
+    """Where a trained student is cached: fine-tuning starts from it."""
+    name = sha256_key({"run": _json(run), "data": _examples(run.where, device).fingerprint})
+    return cache_dir() / "students" / f"{name}-s{seed}.safetensors"
+
+
+def _compute_glue(run: Run, recipe: FineTuning, name: str, seed: int, device: str) -> Outcome:
+    task, path = _examples(run.where, device), _student_path(run, seed, device)
+    assert isinstance(task, MaskedLmTask)
+    model = task.build(run.student, seed)
+    if path.exists():
+        load_model(model, path)
+    else:
+        model = trained(run, seed, device)[0]
+        save_model(model, path)
+    assert isinstance(model, MaskedLm)
+    started = time.perf_counter()
+    metrics = fine_tune(
+        model.encoder_state(), run.student, name, recipe.train, seed, device,
+        tokenizer=task.tokenizer(run.student), limit=recipe.limit,
+    )  # fmt: skip
+    return Outcome(
+        metrics,
+        clocks={"train_s": time.perf_counter() - started},
+        protocol={**_protocol(recipe.train), "fine_tuning_limit": recipe.limit},
         data=task.provenance(),
     )
 
@@ -515,7 +578,7 @@ def _compute_timing(cell: Cell, device: str) -> Outcome:
     pair = TimingPair.model_validate(cell.params)
     found = time_kd_steps(
         pair.student, pair.teacher, batch=pair.batch, draws=pair.draws, ensembles=pair.ensembles,
-        precision=pair.precision, rounds=pair.rounds, device=device,
+        precision=pair.precision, rounds=pair.rounds, block_s=pair.block_s, device=device,
     )  # fmt: skip
     metrics = [Metric.model_validate(metric) for metric in found.pop("metrics")]
     return Outcome(metrics, **found)

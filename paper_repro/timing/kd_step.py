@@ -66,7 +66,8 @@ def time_kd_steps(
     Returns the parts of one result record. ``samples``, one per round, seconds of a step: ``plain/step``; ``full/step``
     with one teacher at each step; ``window-0.25/step``; ``sampled-N/step`` and ``ensemble-N/step`` for N > 1;
     ``loader-plain/step`` and ``loader-full/step``, which wait for data. Seconds of a forward pass over one batch:
-    ``teacher/forward``, as the pool asks it, and ``bare/forward``, the model alone. ``<name>_other_cores``.
+    ``teacher/forward``, as the pool asks it, and ``bare/forward``, the model alone. ``<competitor>/predicted``, seconds
+    of a step by that round's parts, c_b + X m c_t. ``<name>_other_cores``.
 
     ``metrics``, medians with /low and /high: of all seconds; ``cost_ratio`` c_t / c_b; ``overhead/<competitor>``, over
     plain's; ``predicted/<competitor>``, 1 + X m c_t / c_b for m forward passes in X of the steps, which leaves out what
@@ -123,6 +124,7 @@ def time_kd_steps(
             for key, value in zoo.cost(name).items()}  # fmt: skip
     clocks = found.clocks | {"warmup_s": found.clocks["warmup_s"] + sum(trial.clocks.values())}
     all_samples = samples | {f"{name}_other_cores": one.other_cores for name, one in found.items()}
+    all_samples |= {f"{name}/predicted": list(values) for name, values in predicted(samples, draws, ensembles).items()}
     metrics = metrics_of(samples, draws, ensembles)
     return {"metrics": metrics, "samples": all_samples, "cost": cost, "protocol": protocol, "clocks": clocks}
 
@@ -137,19 +139,27 @@ def metrics_of(
     plain, forward = (np.asarray(samples[name], dtype=float) for name in ("plain/step", "teacher/forward"))
     metrics += with_limits("cost_ratio", "ratio", ratio(forward, plain))
     metrics += with_limits("forward_ratio", "ratio", ratio(forward, samples["bare/forward"]))
-    asked = {"full": 1.0, WINDOW: 1 / PART, **{f"sampled-{n}": 1.0 for n in draws if n != 1}}
-    asked |= {f"ensemble-{n}": float(n) for n in ensembles if n != 1}
-    for name, forwards in asked.items():
-        step, predicted = samples[f"{name}/step"], plain + forwards * forward
+    for name, seconds in predicted(samples, draws, ensembles).items():
+        step = samples[f"{name}/step"]
         metrics += with_limits(f"overhead/{name}", "ratio", ratio(step, plain))
-        metrics += with_limits(f"predicted/{name}", "ratio", ratio(predicted, plain))
-        metrics += with_limits(f"agreement/{name}", "ratio", ratio(step, predicted))
+        metrics += with_limits(f"predicted/{name}", "ratio", ratio(seconds, plain))
+        metrics += with_limits(f"agreement/{name}", "ratio", ratio(step, seconds))
     metrics += with_limits("overhead/loader", "ratio", ratio(samples["loader-full/step"], samples["loader-plain/step"]))
     for kind, sizes in (("sampled", draws), ("ensemble", ensembles)):
         by_size = {1: samples["full/step"], **{n: samples[f"{kind}-{n}/step"] for n in sizes if n != 1}}
         if len(by_size) > 1:
             metrics += with_limits(f"slope/{kind}", "ratio", slope(by_size, forward))
     return metrics
+
+
+def predicted(
+    samples: Mapping[str, Rounds], draws: Sequence[int] = (), ensembles: Sequence[int] = ()
+) -> dict[str, np.ndarray]:
+    """Seconds of a step [rounds] of each competitor that asks a teacher, from c_b and c_t of the same round."""
+    plain, forward = (np.asarray(samples[name], dtype=float) for name in ("plain/step", "teacher/forward"))
+    asked = {"full": 1.0, WINDOW: 1 / PART, **{f"sampled-{n}": 1.0 for n in draws if n != 1}}
+    asked |= {f"ensemble-{n}": float(n) for n in ensembles if n != 1}
+    return {name: plain + forwards * forward for name, forwards in asked.items()}
 
 
 def slope(steps: Mapping[int, Rounds], forward: Rounds) -> Interval:
