@@ -118,7 +118,9 @@ def speedup(
     estimate = ratios(np.full((1, n), 1 / n)).item()
     if n == 1:
         return Interval(estimate, float("nan"), float("nan"), 1)
-    drawn = ratios(np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples) / n)
+    draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
+    different, back = np.unique(draws, axis=0, return_inverse=True)  # of few seeds there are few
+    drawn = ratios(different / n)[back.ravel()]
     tail = (1 - level) / 2
     low, high = np.quantile(drawn[~np.isnan(drawn)], [tail, 1 - tail], method="inverted_cdf")
     if n < SMALL:

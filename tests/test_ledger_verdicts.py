@@ -398,7 +398,7 @@ def test_judging_a_full_tier_is_quick():
 # Iso-quality speed-up
 
 
-def runs(arm, gain, durations=(1, 2, 4, 8), seeds=4):
+def runs(arm, gain, durations=(1, 2, 4, 8), seeds=4, **where):
     """Runs of an arm that gets in t what the baseline gets in gain * t, with noise that differs between its seeds."""
     noise = np.random.default_rng(len(arm)).normal(scale=1e-3, size=(seeds, len(durations)))
     return [
@@ -414,15 +414,17 @@ def runs(arm, gain, durations=(1, 2, 4, 8), seeds=4):
                     ("teacher_training_seconds", 100.0, "train"),
                 )
             ],
+            **where,
         )
         for i, duration in enumerate(durations)
         for seed in range(seeds)
     ]
 
 
-def iso_entry(**iso):
+def iso_entry(parts=({},), **iso):
     fields = {"arm": "kd", "baseline": "ce", "at": 4, **iso}
-    return entry(terms=None, iso=fields, relation="greater", value=1.0, tolerance=0.05, unit="ratio")
+    check = {"relation": "greater", "value": 1.0, "tolerance": 0.05, "unit": "ratio", "parts": list(parts)}
+    return entry(terms=None, iso=fields, **check)
 
 
 @pytest.mark.parametrize("fields", [{}, {"quality": "loss", "less_is_better": True}])
@@ -442,6 +444,12 @@ def test_a_teacher_that_is_paid_for_is_charged_to_each_run():
 def test_only_seeds_with_all_durations_count():
     found = runs("ce", 1.0) + [one for one in runs("kd", 1.5) if (one.method, one.seed) != ("kd@8", 3)]
     assert judged(found, iso_entry()).n_seeds == 3
+
+
+def test_runs_of_the_same_arm_on_other_data_are_another_curve():
+    elsewhere = {"durations": (100, 200), "dataset": "imdb", "model": "mlm"}
+    found = runs("ce", 1.0) + runs("kd", 1.5) + runs("ce", 1.0, **elsewhere) + runs("kd", 0.5, **elsewhere)
+    assert judged(found, iso_entry(parts=[{"dataset": "digits"}])).measured == pytest.approx(1.5, rel=0.02)
 
 
 def test_curves_without_a_common_quality_and_missing_runs_are_no_speedup():

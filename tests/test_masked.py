@@ -140,7 +140,7 @@ def test_other_text_models_are_given_no_positions():
 
 def test_a_model_learns_what_follows_what():
     following = (np.arange(12)[None, :] + np.arange(200)[:, None]) % (VOCAB - SPECIAL) + SPECIAL
-    config = TrainConfig(steps=120, global_batch=32, optimizer="adamw", lr=1e-2, schedule="linear", warmup_fraction=0.1)
+    config = TrainConfig(steps=250, global_batch=32, optimizer="adamw", lr=1e-2, schedule="linear", warmup_fraction=0.1)
     model = small()
 
     def loss(net, batch, _):
@@ -148,3 +148,14 @@ def test_a_model_learns_what_follows_what():
 
     result = train(model, source(following.astype(np.int32)), loss, config, seed=0)
     assert result.history[0] > 3.0 and result.history[-1] < 0.5 * result.history[0]
+
+
+def test_relative_positions_know_distances_and_nothing_else():
+    torch.manual_seed(0)
+    model = Transformer(3, VOCAB, layers=2, dim=16, heads=4, max_length=12, dropout=0.0, relative=True).eval()
+    ids, mask = torch.randint(5, VOCAB, (2, 9)), torch.ones(2, 9, dtype=torch.int64)
+    shifted, seen = (torch.cat([torch.zeros(2, 3, dtype=torch.int64), rows], dim=1) for rows in (ids, mask))
+    logits = model(ids, mask)
+    assert torch.allclose(model(shifted, seen), logits, atol=1e-6), "three tokens of padding before the text"
+    assert not torch.allclose(model(ids.flip(1), mask), logits, atol=1e-4), "the order matters"
+    assert model.layers[0].distances.argmax(dim=1).tolist() == [10, 12, 9, 13], "-1, 1, -2 and 2 from its middle, 11"

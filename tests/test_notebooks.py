@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from synthetic_recycle import write_recycle
 from synthetic_sparse import write_sparse
 from synthetic_titans import write_titans
 
@@ -17,10 +18,13 @@ ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
 
 
 def test_there_is_a_summary_and_one_notebook_per_paper() -> None:
-    assert [path.name for path in ALL] == ["00_summary.ipynb", "01_titans.ipynb", "02_sparse.ipynb"]
+    names = ["00_summary.ipynb", "01_titans.ipynb", "02_sparse.ipynb", "03_recycle.ipynb"]
+    assert [path.name for path in ALL] == names
     assert notebooks.notebooks("titans") == [NOTEBOOKS / "01_titans.ipynb"]
     assert notebooks.notebooks("all") == ALL
-    with pytest.raises(UserError, match=r"no notebook of 'titan' .* choose one of: all, summary, titans, sparse"):
+    with pytest.raises(
+        UserError, match=r"no notebook of 'titan' .* choose one of: all, summary, titans, sparse, recycle"
+    ):
         notebooks.notebooks("titan")
 
 
@@ -43,10 +47,15 @@ def text_of(path: Path) -> str:
 def test_executed_on_a_results_folder_they_write_every_figure_and_the_checks(tmp_path: Path) -> None:
     write_titans(tmp_path / "results", "smoke", seeds=3, examples=200)
     write_sparse(tmp_path / "results", "cpu", seeds=3)
+    write_recycle(tmp_path / "results", "cpu", seeds=3)
     written = notebooks.execute("all", tmp_path / "results", tmp_path / "figures", "gpu")
     assert [path.name for path in written] == [path.name for path in ALL]
     summary = text_of(written[0])
-    papers = {"titans": ("smoke", "C1-strong", "C7-ends"), "sparse": ("cpu", "1-kd", "B8-int8")}
+    papers = {
+        "titans": ("smoke", "C1-strong", "C7-ends"),
+        "sparse": ("cpu", "1-kd", "B8-int8"),
+        "recycle": ("cpu", "T1", "T7"),
+    }
     for path, (paper, (tier, *claims)) in zip(written[1:], papers.items(), strict=True):
         assert {path.stem for path in (tmp_path / "figures" / paper).glob("*.json")} == set(own.plots(paper))
         for text in (text_of(path), summary):
@@ -81,6 +90,7 @@ def test_a_cell_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         notebooks.execute("broken", tmp_path / "results", tmp_path / "figures", "smoke")
 
 
+@pytest.mark.slow  # each of them draws all figures of a paper
 @pytest.mark.skipif(not tiers_of(RESULTS, "titans"), reason="no reference results are committed yet")
 def test_they_run_on_the_reference_results(tmp_path: Path) -> None:
     assert len(notebooks.execute("all", RESULTS, tmp_path / "figures", "cpu")) == len(ALL)

@@ -228,7 +228,7 @@ def test_a_damaged_figure_json_is_one_sentence(tmp_path: Path) -> None:
 def test_drawing_and_judging_never_import_torch() -> None:
     code = (
         "import sys\n"
-        "import paper_repro.plots.titans, paper_repro.plots.sparse, paper_repro.plots.own\n"
+        "import paper_repro.plots.titans, paper_repro.plots.sparse, paper_repro.plots.recycle, paper_repro.plots.own\n"
         "import paper_repro.plots.session, paper_repro.plots.notebooks\n"
         "import paper_repro.report\n"
         "sys.exit('torch' in sys.modules)"
@@ -250,7 +250,7 @@ def test_a_committed_figure_shows_the_committed_results(path: Path) -> None:
     assert save.differences(data, committed) == []
 
 
-@pytest.mark.parametrize("paper", ["titans", "sparse"])
+@pytest.mark.parametrize("paper", ["titans", "sparse", "recycle"])
 def test_the_committed_figures_are_complete(paper: str) -> None:
     if not tiers_of(RESULTS, paper):
         pytest.skip("no reference results are committed yet")

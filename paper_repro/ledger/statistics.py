@@ -78,7 +78,10 @@ class Cells:
 
     def _runs(self, arm: str, iso: Iso, part: Part) -> dict[float, pd.DataFrame]:
         """Of an arm for each duration, ascending: ``quality`` and ``seconds`` by seed."""
-        names = {name: float(name.partition("@")[2]) for name in self.cells["method"] if name.startswith(f"{arm}@")}
+        cells = self.cells
+        for axis in ("dataset", "model"):
+            cells = cells if getattr(part, axis) is None else cells[cells[axis] == getattr(part, axis)]
+        names = {name: float(name.partition("@")[2]) for name in cells["method"] if name.startswith(f"{arm}@")}
         found = {}
         for name, duration in sorted(names.items(), key=lambda item: item[1]):
             (keys,) = self._keys(Selection(dataset=part.dataset, model=part.model, method=name))
