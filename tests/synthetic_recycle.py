@@ -150,8 +150,10 @@ def _glue(tier: str, seeds: int) -> Iterator[Record]:
 def _timing(tier: str, student: str, teacher: str, ratio: float) -> Record:
     values = {"cost_ratio": ratio, "forward_ratio": 1.01, "slope/sampled": 0.0, "slope/ensemble": 1.0}
     asked = {"full": 1.0, "window-0.25": 0.25} | {f"sampled-{n}": 1.0 for n in (2, 4)}
+    samples = {"plain/step": np.full(7, 1.0)}
     for name, forwards in (asked | {f"ensemble-{n}": float(n) for n in (2, 4)}).items():
         predicted = 1 + forwards * ratio
+        samples |= {f"{name}/step": np.full(7, 1.01 * predicted), f"{name}/predicted": np.full(7, predicted)}
         values |= {f"overhead/{name}": 1.01 * predicted, f"predicted/{name}": predicted, f"agreement/{name}": 1.01}
     values["overhead/loader"] = 1.0
     metrics = [
@@ -160,7 +162,6 @@ def _timing(tier: str, student: str, teacher: str, ratio: float) -> Record:
         for end, shift in (("", 0.0), ("/low", -0.02), ("/high", 0.02))
     ]
     device = "cuda" if tier == "gpu" else "cpu"
-    samples = {"plain/step": np.full(7, 1.0), "full/step": np.full(7, 1 + ratio)}
     return _record(tier, "timing", ("synthetic", f"{student}|{teacher}", device), 0, metrics, samples)
 
 

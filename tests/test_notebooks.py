@@ -44,6 +44,7 @@ def text_of(path: Path) -> str:
     return html.unescape("\n".join(texts))
 
 
+@pytest.mark.slow  # all four; test_smoke.py executes those of the papers one by one
 def test_executed_on_a_results_folder_they_write_every_figure_and_the_checks(tmp_path: Path) -> None:
     write_titans(tmp_path / "results", "smoke", seeds=3, examples=200)
     write_sparse(tmp_path / "results", "cpu", seeds=3)

@@ -34,7 +34,7 @@ KINDS = {
     "ensemble": Look("mean of n", ORANGE, "D", DASHED),
 }
 NAMES = {
-    "resnet50": "ResNet-50", "resnet101": "ResNet-101", "bert-base": "BERT-Base", "bert-large": "BERT-Large",
+    "resnet50": "ResNet-50", "resnet101": "ResNet-101", "bert-base-mlm": "BERT-Base", "bert-large-mlm": "BERT-Large",
 }  # fmt: skip
 PREDICTED: dict[str, Any] = {"color": BLACK, "linewidth": 0.9, "linestyle": (0, (1, 2.5))}
 SAME_COST = ("kd-mse", "kd-reversed", "kd-positions", "kd-half-fade", "kd-35-fade")  # as kd or its window: not drawn
