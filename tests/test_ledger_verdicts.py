@@ -452,6 +452,16 @@ def test_runs_of_the_same_arm_on_other_data_are_another_curve():
     assert judged(found, iso_entry(parts=[{"dataset": "digits"}])).measured == pytest.approx(1.5, rel=0.02)
 
 
+def test_an_interval_without_an_upper_limit_is_none_of_a_number():
+    found = runs("ce", 1.0) + runs("kd", 1.9, durations=(2, 4))
+    for one in found:
+        if (one.method, one.seed) == ("kd@2", 0):  # with this seed twice, kd begins above the quality asked for
+            one.metrics[0] = one.metrics[0].model_copy(update={"value": one.metrics[0].value + 0.028})
+    verdict = judged(found, iso_entry())
+    assert verdict.measured == pytest.approx(2.0, rel=0.05) and verdict.ci_high is None
+    json.dumps(verdict.to_json(), allow_nan=False)
+
+
 def test_curves_without_a_common_quality_and_missing_runs_are_no_speedup():
     apart = judged(runs("ce", 1.0) + runs("kd", 32.0), iso_entry())
     assert (apart.verdict, apart.reason, apart.measured) == ("inconclusive", "not_comparable", None)

@@ -5,7 +5,7 @@ A claim in several parts must hold in all of them, so no correction for several 
 """
 
 from collections.abc import Iterable
-from math import isnan
+from math import isfinite, isnan
 from pathlib import Path
 from typing import Any, Literal
 
@@ -48,7 +48,10 @@ _WORST_FIRST: list[Outcome] = ["not reproduced", "inconclusive", "not run", "rep
 
 
 class PartVerdict(Config):
-    """The verdict in one setting. ``standard_error`` is None for timings, which differ between machines by nature."""
+    """The verdict in one setting. ``standard_error`` is None for timings, which differ between machines by nature.
+
+    ``ci_low`` and ``ci_high`` are None where there is no interval, and where it has no such limit.
+    """
 
     name: str
     verdict: Outcome
@@ -251,4 +254,4 @@ def _level(check: Check) -> float:
 
 
 def _finite(value: float) -> float | None:
-    return None if isnan(value) else value
+    return value if isfinite(value) else None

@@ -61,6 +61,8 @@ def number(value: float | None) -> str:
 
 def interval(verdict: Verdict) -> str:
     """The interval with its level."""
+    if verdict.ci_low is not None and verdict.ci_high is None:
+        return f"at least {number(verdict.ci_low)} ({verdict.level:.0%})"
     if verdict.ci_low is None or verdict.ci_high is None or verdict.level is None:
         return ""
     return f"{number(verdict.ci_low)} to {number(verdict.ci_high)} ({verdict.level:.0%})"

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from paper_repro.ledger import Check, Ledger, Verdict, judge
@@ -47,6 +48,7 @@ def side_by_side(results: Results, ledger: Ledger, lines: Iterable[Line]) -> pd.
         for line in lines
     ]  # fmt: skip
     found = pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(["paper", "ours", "low", "high", "n"], "float64"))
+    found = found.replace(np.inf, np.nan)  # an upper limit that there is not
     return found if found["ours"].notna().any() else found.head(0)
 
 
@@ -63,13 +65,17 @@ def as_text(data: pd.DataFrame) -> pd.DataFrame:
             "quantity": data["quantity"] + " (" + data["unit"] + ")",
             "paper": data["paper"].map(text),
             "ours": data["ours"].map(text),
-            "interval (95 %)": [
-                "-" if pd.isna(row.low) else f"{number(row.low)} to {number(row.high)}" for row in data.itertuples()
-            ],
+            "interval (95 %)": [_interval(row.low, row.high) for row in data.itertuples()],
             "n": data["n"].map(text),
             "verdict": data["verdict"].replace("", "not judged"),
         }
     )
+
+
+def _interval(low: float, high: float) -> str:
+    if pd.isna(low):
+        return "-"
+    return f"at least {number(low)}" if pd.isna(high) else f"{number(low)} to {number(high)}"
 
 
 def percent_of(interval: Interval) -> Interval:
