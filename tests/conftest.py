@@ -20,10 +20,11 @@ settings.load_profile("project")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that asks for the data root is a test on data: the mark cannot be forgotten."""
+    """A test that asks for the data root is a test on data: the mark cannot be forgotten. The longest goes first."""
     for item in items:
         if "data_root" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.data)
+    items.sort(key=lambda item: item.get_closest_marker("smoke") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -31,35 +31,38 @@ def paper_repro(*arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.parametrize("paper", PAPERS)
-def test_from_nothing_to_the_report(paper: str, tmp_path: Path) -> None:
+def test_from_nothing_to_the_report(tmp_path: Path) -> None:
     results = tmp_path / "runs"
     before = {path: path.stat().st_mtime_ns for path in FIGURES.rglob("*")}
-    arguments = ["run", paper, "--tier", "smoke", "--seeds", "1", "--results", str(results)]
-    cells = runner.experiment(paper).cells(runner.load_config(paper, "smoke"), seeds=1)
-    assert f"{len(cells)} computed, 0 failed" in paper_repro(*arguments)
-    records = Store(results).records(paper, "smoke")
-    assert {record.key for record in records} == {cell.key() for cell in cells}
-    assert all(record.status == "ok" and record.metrics and record.environment for record in records)
-    assert f"{len(cells)} already done, 0 computed" in paper_repro(*arguments), "a second run computes nothing"
-
-    assert "0 failed" in paper_repro("bench", paper, "--tier", "smoke", "--results", str(results))
-    verdicts = json.loads(paper_repro("claims", paper, "--tier", "smoke", "--json", "--results", str(results)))
+    arguments = ["run", "all", "--tier", "smoke", "--seeds", "1", "--results", str(results)]
+    computed, again = paper_repro(*arguments), paper_repro(*arguments)
+    assert "0 failed" in paper_repro("bench", "--tier", "smoke", "--results", str(results))
+    verdicts = json.loads(paper_repro("claims", "--tier", "smoke", "--json", "--results", str(results)))
     assert {verdict["tier"] for verdict in verdicts} == {"smoke"}
-    assert any(verdict["measured"] is not None for verdict in verdicts)
-
-    paper_repro("figures", paper, "--tier", "smoke", "--results", str(results))
-    drawn = {path.stem for path in (results / "figures" / paper).glob("*.json")}
-    experiments = {record.experiment for record in Store(results).records(paper, "smoke")}
-    shown = {name for name, plot in plots(paper).items() if experiments & set(plot.experiments)}
-    assert drawn == shown, "every figure and table of what was run, each with its data"
-    assert set(plots(paper)) - shown <= {"glue"}, "GLUE is no data that comes with a package"
+    paper_repro("figures", "--tier", "smoke", "--results", str(results))
     page = tmp_path / "report.html"
     paper_repro("report", "--results", str(results), "-o", str(page))
     text = page.read_text(encoding="utf-8")
-    claims = [verdict["id"].partition("/")[2] for verdict in verdicts if verdict["table"] is None]
-    assert all(claim in text for claim in claims), "numbers of a paper's tables stand in our tables"
     assert 'src="http' not in text and 'href="http' not in text.replace('href="https://arxiv.org', ""), "self-contained"
+    for paper in PAPERS:
+        cells = runner.experiment(paper).cells(runner.load_config(paper, "smoke"), seeds=1)
+        assert f"{paper} smoke: {len(cells)} cells, 0 already done, {len(cells)} computed, 0 failed" in computed
+        assert f"{len(cells)} already done, 0 computed" in again, "a second run computes nothing"
+        records = Store(results).records(paper, "smoke")
+        timings = [record for record in records if record.experiment == "timing"]
+        assert {record.key for record in records} - {record.key for record in timings} == {c.key() for c in cells}
+        assert timings and all(record.status == "ok" and record.metrics and record.environment for record in records)
+
+        judged = [verdict for verdict in verdicts if verdict["paper"] == paper]
+        assert any(verdict["measured"] is not None for verdict in judged)
+        claims = [verdict["id"].partition("/")[2] for verdict in judged if verdict["table"] is None]
+        assert all(claim in text for claim in claims), "numbers of a paper's tables stand in our tables"
+
+        experiments = {record.experiment for record in records}
+        shown = {name for name, plot in plots(paper).items() if experiments & set(plot.experiments)}
+        drawn = {path.stem for path in (results / "figures" / paper).glob("*.json")}
+        assert drawn == shown, "every figure and table of what was run, each with its data"
+        assert set(plots(paper)) - shown <= {"glue"}, "GLUE is no data that comes with a package"
     assert {path: path.stat().st_mtime_ns for path in FIGURES.rglob("*")} == before, (
         "committed figures stay as they are"
     )
