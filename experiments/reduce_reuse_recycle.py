@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from paper_repro import data, planning, zoo
 from paper_repro.config import Config, sha256_key
-from paper_repro.distill.glue import fine_tune
+from paper_repro.distill.glue import fine_tune, load_glue
 from paper_repro.distill.image_task import ImageTask
 from paper_repro.distill.kd import Distillation
 from paper_repro.distill.masked_lm_task import MaskedLmTask
@@ -161,7 +161,7 @@ def cells(config: RecycleConfig, data: str | None = None, seeds: int | None = No
     for task in config.tasks if data is None else [own_task(config, data)]:
         read = {arm.teachers[0] for arm in task.arms if arm.cached}
         for name, spec in task.teachers.items():
-            params = {"teacher": _json(_teacher(task, spec))}
+            params = {"teacher": _teacher(task, spec).plain()}
             found.append(_cell(config, "teacher", task, spec.model, name, params))
             if name in read:
                 found.append(_cell(config, "labels", task, spec.model, name, params, stage=1))
@@ -172,7 +172,7 @@ def cells(config: RecycleConfig, data: str | None = None, seeds: int | None = No
 
 def _cells_of_arm(config: RecycleConfig, task: Task, arm: Arm, seeds: int | None) -> list[Cell]:
     def of_run(experiment: str, run: Run, seed: int, stage: int) -> Cell:
-        return _cell(config, experiment, task, run.student.model, method_name(run), {"run": _json(run)}, seed, stage)
+        return _cell(config, experiment, task, run.student.model, method_name(run), {"run": run.plain()}, seed, stage)
 
     found: list[Cell] = []
     if arm.rate_of is None and len(task.lrs) > 1:
@@ -183,7 +183,7 @@ def _cells_of_arm(config: RecycleConfig, task: Task, arm: Arm, seeds: int | None
         run = _run(task, arm, duration)
         found += [of_run("student", run, seed, 3) for seed in range(min(arm.seeds, seeds or arm.seeds))]
     if task.glue is not None and arm.name in task.glue.arms:
-        params = {"run": _json(_run(task, arm, task.glue.duration)), "recipe": _json(task.glue.recipe)}
+        params = {"run": _run(task, arm, task.glue.duration).plain(), "recipe": task.glue.recipe.plain()}
         for name in task.glue.tasks:
             for seed in range(min(task.glue.seeds, seeds or task.glue.seeds)):
                 cell = of_run("glue", _run(task, arm, task.glue.duration), seed, 4)
@@ -211,7 +211,7 @@ def timing_cells(config: RecycleConfig, device: str) -> list[Cell]:
     return [
         Cell(
             paper=PAPER, experiment="timing", tier=config.tier, dataset="synthetic",
-            model=f"{pair.student}|{pair.teacher}", method=device, params=_json(pair), seed=0,
+            model=f"{pair.student}|{pair.teacher}", method=device, params=pair.plain(), seed=0,
         )
         for pair in config.timing
     ]  # fmt: skip
@@ -251,10 +251,6 @@ def _where(task: Task) -> Where:
 
 def _teacher(task: Task, spec: ModelSpec) -> TeacherSpec:
     return TeacherSpec(where=_where(task), spec=spec)
-
-
-def _json(config: Config) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude_none=True)
 
 
 def _cell(
@@ -299,7 +295,7 @@ def _examples(where: Where, device: str) -> ImageTask | MaskedLmTask:
 def _trained_by_json(spec_json: str, device: str) -> Teacher:
     teacher = TeacherSpec.model_validate_json(spec_json)
     task, spec = _examples(teacher.where, device), teacher.spec
-    name = sha256_key({"teacher": _json(teacher), "data": task.fingerprint})
+    name = sha256_key({"teacher": teacher.plain(), "data": task.fingerprint})
     found = trained_teacher(
         task.build(spec, seed=0),
         cache_dir() / "models" / f"{name}.safetensors",
@@ -366,7 +362,7 @@ def _image_task(where: Where, device: str) -> ImageTask:
 def _labelling_s(spec: TeacherSpec, device: str) -> float:
     """Seconds of one clean pass of the teacher over the training images, taken once."""
     task, teacher = _image_task(spec.where, device), _trained(spec, device)
-    name = sha256_key({"teacher": _json(spec), "data": task.fingerprint, "device": device})
+    name = sha256_key({"teacher": spec.plain(), "data": task.fingerprint, "device": device})
     path = cache_dir() / "labelling" / f"{name}.json"
     if not path.exists():
         source = task.source(spec.spec, "train")
@@ -398,7 +394,7 @@ def rate(run: Run, device: str) -> float:
 def _tuned(run: Run, device: str) -> dict[str, float]:
     """Validation quality of seed 0 of a run with one learning rate, computed once."""
     task = _examples(run.where, device)
-    name = sha256_key({"run": _json(run), "data": task.fingerprint})
+    name = sha256_key({"run": run.plain(), "data": task.fingerprint})
     path = cache_dir() / "tuning" / f"{name}.json"
     if not path.exists():
         model = trained(run, 0, device)[0]
@@ -479,8 +475,9 @@ def _compute_student(run: Run, seed: int, device: str) -> Outcome:
     started = time.perf_counter()
     metrics = [*task.quality(run.student, model, "validation"), *task.quality(run.student, model, "test")]
     asked = 0 if pool is None or run.arm.kd is None else run.arm.kd.window.steps(result.steps) * pool.asked
-    student_flops, batch = task.flops(run.student), run.student.train.global_batch
-    teacher_flops = float(np.mean([task.flops(spec.spec) for spec in run.teachers])) if asked else 0.0
+    where = {"everywhere": True} if run.arm.everywhere else {}
+    student_flops, batch = task.flops(run.student, **where), run.student.train.global_batch
+    teacher_flops = float(np.mean([task.flops(spec.spec, **where) for spec in run.teachers])) if asked else 0.0
     teachers_s = sum(_seconds(_trained(spec, device).clocks) for spec in run.teachers)
     metrics += [
         _metric("seconds", _seconds(result.clocks), "s"),
@@ -511,7 +508,7 @@ def _compute_student(run: Run, seed: int, device: str) -> Outcome:
 
 def _student_path(run: Run, seed: int, device: str) -> Path:
     """Where a trained student is cached: fine-tuning starts from it."""
-    name = sha256_key({"run": _json(run), "data": _examples(run.where, device).fingerprint})
+    name = sha256_key({"run": run.plain(), "data": _examples(run.where, device).fingerprint})
     return cache_dir() / "students" / f"{name}-s{seed}.safetensors"
 
 
@@ -526,8 +523,9 @@ def _compute_glue(run: Run, recipe: FineTuning, name: str, seed: int, device: st
         save_model(model, path)
     assert isinstance(model, MaskedLm)
     started = time.perf_counter()
+    parts = {split: load_glue(name, split) for split in ("train", "validation")}
     metrics = fine_tune(
-        model.encoder_state(), run.student, name, recipe.train, seed, device,
+        parts, model.encoder_state(), run.student, name, recipe.train, seed, device,
         tokenizer=task.tokenizer(run.student), limit=recipe.limit,
     )  # fmt: skip
     return Outcome(
@@ -561,10 +559,7 @@ def _params(model: nn.Module) -> float:
 
 def _protocol(recipe: TrainConfig) -> dict[str, Any]:
     return {
-        "batch_size": recipe.global_batch,
-        "precision": recipe.precision,
-        "compile": recipe.compile,
-        "input": "real",
+        **recipe.protocol(),
         "evaluation_precision": "fp32",
         "teacher": "eval mode, no gradients, the student's batch and precision",
     }

@@ -205,9 +205,9 @@ def cells(
     repetitions = min(config.seeds, seeds or config.seeds)
     found: list[Cell] = []
     for task in config.tasks:
-        found.append(_cell(config, "teacher", task, task.teacher.model, "teacher", {"task": _json(task.spec)}))
+        found.append(_cell(config, "teacher", task, task.teacher.model, "teacher", {"task": task.spec.plain()}))
         for labels in labels_of(config, task):
-            params = {"labels": _json(labels)}
+            params = {"labels": labels.plain()}
             for shard in range(config.shards):
                 found.append(_cell(config, "labels", task, task.teacher.model, labels.name, params, shard, stage=1))
         for training in trainings(config, task):
@@ -215,14 +215,14 @@ def cells(
             name, method = name_of(training.student), method_name(training)
             if training.rate_of is None and len(training.lrs) > 1:
                 for number, lr in enumerate(training.lrs):
-                    params = {"training": _json(_single(training, lr))}
+                    params = {"training": _single(training, lr).plain()}
                     found.append(_cell(config, "tuning", task, name, method, params, number, stage=2 + late))
-            params = {"training": _json(training)}
+            params = {"training": training.plain()}
             for seed in range(repetitions):
                 found.append(_cell(config, "student", task, name, method, params, seed, stage=3 + late))
         for name, count in config.baselines.items():
             for seed in range(min(count, repetitions)):
-                found.append(_cell(config, "student", task, name, "scratch", {"baseline": _json(task.spec)}, seed, 3))
+                found.append(_cell(config, "student", task, name, "scratch", {"baseline": task.spec.plain()}, seed, 3))
     return sorted(found, key=lambda cell: (cell.stage, cell.seed))
 
 
@@ -232,10 +232,6 @@ def data_sets(config: SparseConfig) -> set[str]:
     return {task.dataset for task in config.tasks} | {
         SOURCES.get(corpus.name, corpus.name) for corpus in corpora if corpus
     }
-
-
-def _json(config: Config) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude_none=True)
 
 
 def _cell(
@@ -545,7 +541,7 @@ def _compute_teacher(task: "Texts") -> Outcome:
         _quality(logits, torch.from_numpy(texts.labels[rows]), "validation"),
         clocks={**teacher.clocks, "eval_s": time.perf_counter() - started},
         cost={"params": float(sum(parameter.numel() for parameter in teacher.model.parameters()))},
-        protocol=_protocol(task.spec.teacher.train),
+        protocol=task.spec.teacher.train.protocol(),
         data=task.provenance(),
         environments=teacher.environments,
     )
@@ -566,7 +562,7 @@ def _compute_tuning(training: Training, device: str) -> Outcome:
     rows = len(_task(_key(training.task), device).split.validation)
     return Outcome(
         [metric("accuracy", value, n=rows, split="validation"), metric("lr", training.lrs[0], "1", split="train")],
-        protocol=_protocol(training.recipe),
+        protocol=training.recipe.protocol(),
     )
 
 
@@ -594,7 +590,7 @@ def _compute_student(cell: Cell, training: Training, device: str) -> Outcome:
         metrics,
         clocks={**clocks, "teacher_s": teacher_s, "eval_s": time.perf_counter() - started},
         cost=_cost(model, reader, test),
-        protocol=_protocol(training.recipe),
+        protocol=training.recipe.protocol(),
         data=task.provenance(),
     )
 
@@ -661,27 +657,18 @@ def _compute_baseline(cell: Cell, device: str) -> Outcome:
     )
 
 
-def _protocol(recipe: TrainConfig) -> dict[str, Any]:
-    return {
-        "batch_size": recipe.global_batch,
-        "precision": recipe.precision,
-        "compile": recipe.compile,
-        "input": "real",
-    }
-
-
 def timing_cells(config: SparseConfig, device: str) -> list[Cell]:
     """One cell per timing table, and one for the cost of a training step as the table grows."""
     found = [
         Cell(
             paper=PAPER, experiment="timing", tier=config.tier, dataset=table.dataset, model="table-12", method=device,
-            params={"table": _json(table)}, seed=0,
+            params={"table": table.plain()}, seed=0,
         )
         for table in config.timing
     ]  # fmt: skip
     step = Cell(
         paper=PAPER, experiment="timing", tier=config.tier, dataset="synthetic", model="step", method=device,
-        params={"step": _json(config.step)}, seed=0,
+        params={"step": config.step.plain()}, seed=0,
     )  # fmt: skip
     return [*found, step]
 

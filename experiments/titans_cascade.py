@@ -287,13 +287,7 @@ class TaskData:
 
     def protocol(self, recipe: TrainConfig) -> dict[str, Any]:
         """How a model of this task was trained and evaluated."""
-        return {
-            "batch_size": recipe.global_batch,
-            "precision": recipe.precision,
-            "compile": recipe.compile,
-            "input": "real",
-            "evaluation_precision": "fp32",
-        }
+        return {**recipe.protocol(), "evaluation_precision": "fp32"}
 
     def provenance(self) -> dict[str, Any]:
         """What the data was: fingerprints of the files, and of the indices of the validation split."""

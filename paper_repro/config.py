@@ -23,6 +23,10 @@ class Config(BaseModel):
         """SHA-256 of the canonical JSON of this configuration."""
         return sha256_key(self.model_dump(mode="json"))
 
+    def plain(self) -> dict[str, Any]:
+        """JSON values by field, without those that are None: a field that is added later, unset, changes no key."""
+        return self.model_dump(mode="json", exclude_none=True)
+
 
 C = TypeVar("C", bound=Config)
 

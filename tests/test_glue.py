@@ -8,7 +8,7 @@ import torch
 
 from paper_repro.data.text import TextSplit
 from paper_repro.data.wordpiece import train_wordpieces
-from paper_repro.distill.glue import TASKS, classifier, fine_tune, fine_tune_on, load_glue, scores
+from paper_repro.distill.glue import TASKS, classifier, fine_tune, load_glue, scores
 from paper_repro.distill.teacher import ModelSpec
 from paper_repro.errors import UserError
 from paper_repro.train import TrainConfig
@@ -105,20 +105,20 @@ def test_classes_are_learned_and_scored_on_the_dev_set(tokenizer):
     parts = {"train": sentiment(200, 0), "validation": sentiment(60, 1)}
     state = encoder(tokenizer.get_vocab_size())
     before = {name: value.clone() for name, value in state.items()}
-    found = fine_tune_on(parts, state, SPEC, "sst2", RECIPE, 0, "cpu", tokenizer=tokenizer)
+    found = fine_tune(parts, state, SPEC, "sst2", RECIPE, 0, "cpu", tokenizer=tokenizer)
     assert [(metric.name, metric.unit, metric.split, metric.n) for metric in found] == [
         ("accuracy", "fraction", "validation", 60), ("score", "fraction", "validation", 60)
     ]  # fmt: skip
     assert found[0].value > 0.95
     assert all(torch.equal(state[name], value) for name, value in before.items())  # the next task starts from it too
-    again = fine_tune_on(parts, state, SPEC, "sst2", RECIPE, 0, "cpu", tokenizer=tokenizer)
+    again = fine_tune(parts, state, SPEC, "sst2", RECIPE, 0, "cpu", tokenizer=tokenizer)
     assert again == found
 
 
 def test_a_regression_on_pairs_is_learned(tokenizer):
     parts = {"train": similarity(200, 0), "validation": similarity(60, 1)}
     state = encoder(tokenizer.get_vocab_size())
-    found = {m.name: m for m in fine_tune_on(parts, state, SPEC, "stsb", RECIPE, 0, "cpu", tokenizer=tokenizer)}
+    found = {m.name: m for m in fine_tune(parts, state, SPEC, "stsb", RECIPE, 0, "cpu", tokenizer=tokenizer)}
     assert set(found) == {"pearson", "spearman", "score"}
     assert found["pearson"].value > 0.9 and found["pearson"].unit == "coefficient"
 
@@ -132,10 +132,10 @@ def test_the_limit_caps_the_training_examples_only(tokenizer, monkeypatch):
     monkeypatch.setattr("paper_repro.distill.glue.train", note)
     parts = {"train": sentiment(200, 0), "validation": sentiment(60, 1)}
     state = encoder(tokenizer.get_vocab_size())
-    first = fine_tune_on(parts, state, SPEC, "sst2", RECIPE, 0, "cpu", tokenizer=tokenizer, limit=50)
+    first = fine_tune(parts, state, SPEC, "sst2", RECIPE, 0, "cpu", tokenizer=tokenizer, limit=50)
     rows = seen["rows"]
     assert len(set(rows)) == 50 and rows.max() > 60 and first[0].n == 60
-    fine_tune_on(parts, state, SPEC, "sst2", RECIPE, 1, "cpu", tokenizer=tokenizer, limit=50)
+    fine_tune(parts, state, SPEC, "sst2", RECIPE, 1, "cpu", tokenizer=tokenizer, limit=50)
     assert np.array_equal(seen["rows"], rows)  # the same for every repetition
 
 
@@ -152,5 +152,6 @@ def test_the_real_tasks_load_and_a_few_steps_run(data_root, tokenizer):
     state = encoder(tokenizer.get_vocab_size())
     for task, kind in TASKS.items():
         if task in ("rte", "stsb"):
-            found = fine_tune(state, SPEC, task, recipe, 0, "cpu", tokenizer=tokenizer, limit=64)
+            parts = {split: load_glue(task, split) for split in ("train", "validation")}
+            found = fine_tune(parts, state, SPEC, task, recipe, 0, "cpu", tokenizer=tokenizer, limit=64)
             assert {*kind.metrics, "score"} <= {metric.name for metric in found}

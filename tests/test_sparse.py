@@ -66,7 +66,7 @@ def test_parameters_survive_the_record():
     for cell in sparse.cells(config()):
         if "training" in cell.params:
             again = sparse.Training.model_validate(cell.params["training"])
-            assert sparse._json(again) == cell.params["training"]
+            assert again.plain() == cell.params["training"]
 
 
 def test_methods_of_one_repetition_start_from_the_same_model(cache):

@@ -60,6 +60,7 @@ def load_glue(task: str, split: str) -> TextSplit:
 
 
 def fine_tune(
+    parts: dict[str, TextSplit],
     encoder_state: dict[str, Tensor],
     spec: ModelSpec,
     task: str,
@@ -72,28 +73,11 @@ def fine_tune(
 ) -> list[Metric]:
     """Fine-tune all weights of an encoder on ``task`` and measure it on the official dev set (split "validation").
 
-    ``encoder_state``: from ``MaskedLm.encoder_state`` of a model that ``spec`` describes, which reads text through
-    ``tokenizer``. ``limit``: train on so many examples, the same for every model and repetition. Initialisation of the
-    head and order of the data come from ``seed``. Raises UserError for an unknown task, data that is not here, and an
-    encoder that does not fit.
+    ``parts``: the texts, {"train", "validation"}, as ``load_glue`` reads them. ``encoder_state``: from
+    ``MaskedLm.encoder_state`` of a model that ``spec`` describes, which reads text through ``tokenizer``. ``limit``:
+    train on so many examples, the same for every model and repetition. Initialisation of the head and order of the data
+    come from ``seed``. Raises UserError for an unknown task and an encoder that does not fit.
     """
-    parts = {split: load_glue(task, split) for split in ("train", "validation")}
-    return fine_tune_on(parts, encoder_state, spec, task, recipe, seed, device, tokenizer=tokenizer, limit=limit)
-
-
-def fine_tune_on(
-    parts: dict[str, TextSplit],
-    encoder_state: dict[str, Tensor],
-    spec: ModelSpec,
-    task: str,
-    recipe: TrainConfig,
-    seed: int,
-    device: str,
-    *,
-    tokenizer: Any,
-    limit: int | None = None,
-) -> list[Metric]:
-    """``fine_tune`` with the texts given: {"train", "validation"}, as ``load_glue`` makes them."""
     kind = _kind(task)
     training = parts["train"]
     centre, scale = _scale(training.labels) if kind.regression else (0.0, 1.0)

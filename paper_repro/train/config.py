@@ -41,6 +41,12 @@ class TrainConfig(Config):
             raise ValueError("one_cycle needs warmup_fraction > 0 (0.3 is usual)")
         return self
 
+    def protocol(self) -> dict[str, Any]:
+        """What a record says of how a model was trained on real data."""
+        return {
+            "batch_size": self.global_batch, "precision": self.precision, "compile": self.compile, "input": "real"
+        }  # fmt: skip
+
     def total_steps(self, examples: int) -> int:
         """Optimiser steps on a training set of ``examples``: ``epochs`` rounded to whole steps, at least one."""
         if self.steps is not None:
