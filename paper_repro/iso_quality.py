@@ -7,6 +7,7 @@ S(Q) = t_baseline(Q) / t_method(Q) exists where both curves do. The paper's own 
 practice of its laboratory (Portes et al., arXiv 2206.00832; secondary) with an interval, which is our choice.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,16 +116,50 @@ def speedup(
         with np.errstate(invalid="ignore", divide="ignore"):
             return slow / fast
 
-    estimate = ratios(np.full((1, n), 1 / n)).item()
+    return _over_seeds(ratios, n, level, resamples, seed)
+
+
+def speedup_at_most(
+    baseline: Curve, method: Curve, quality: float, *, level: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """How large S(Q) can be where ``method`` ends below ``quality``: it takes longer than its longest runs did.
+
+    The estimate is t_baseline(Q) over the mean time of those runs, and the interval begins at 0. Its upper limit is as
+    in ``speedup``, with the time of the longest runs in every draw in which the method does not reach Q. This assumes
+    of runs longer than any that was made only that they take longer.
+
+    Raises ValueError where the method does reach Q, the baseline does not, or they have different seeds.
+    """
+    n = baseline.seeds
+    if n != method.seeds:
+        raise ValueError(f"the baseline has {n} seeds and the method {method.seeds}; pair them")
+    baseline.seconds_to(quality)
+    if quality <= method.range[1] + ROUNDING:
+        raise ValueError(f"the method reaches a quality of {quality:.6g} or begins above it; use speedup")
+
+    def bounds(weights: np.ndarray) -> np.ndarray:
+        slow, fast = (curve.weighted_seconds_to(quality, weights) for curve in (baseline, method))
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return slow / np.where(np.isinf(fast), weights @ method.seconds[:, -1], fast)
+
+    found = _over_seeds(bounds, n, level, resamples, seed)
+    return Interval(found.estimate, float("nan") if n == 1 else 0.0, found.high, n)
+
+
+def _over_seeds(
+    statistic: Callable[[np.ndarray], np.ndarray], n: int, level: float, resamples: int, seed: int
+) -> Interval:
+    """``statistic`` of weights of seeds (float [R, n] -> [R]) at equal weights, with the interval of ``speedup``."""
+    estimate = statistic(np.full((1, n), 1 / n)).item()
     if n == 1:
         return Interval(estimate, float("nan"), float("nan"), 1)
     draws = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=resamples)
     different, back = np.unique(draws, axis=0, return_inverse=True)  # of few seeds there are few
-    drawn = ratios(different / n)[back.ravel()]
+    drawn = statistic(different / n)[back.ravel()]
     tail = (1 - level) / 2
     low, high = np.quantile(drawn[~np.isnan(drawn)], [tail, 1 - tail], method="inverted_cdf")
     if n < SMALL:
-        without = ratios((1 - np.eye(n)) / (n - 1))
+        without = statistic((1 - np.eye(n)) / (n - 1))
         t_low, t_high = _of_pseudo_values(estimate, without, level)
         low, high = min(low, t_low), max(high, t_high)
     return Interval(estimate, float(low), float(high), n)

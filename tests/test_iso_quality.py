@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paper_repro.iso_quality import Curve, break_even, common_range, speedup
+from paper_repro.iso_quality import Curve, break_even, common_range, speedup, speedup_at_most
 
 DURATIONS = np.array([1.0, 2.0, 4.0, 8.0])
 
@@ -52,6 +52,30 @@ def test_nothing_is_extrapolated():
     assert common_range(baseline, curve(gain=100.0)) is None
     with pytest.raises(ValueError, match="have nothing in common"):
         speedup(baseline, curve(gain=100.0), law(8.0))
+
+
+def test_a_method_that_ends_too_low_has_an_upper_limit_only():
+    baseline, slow = curve(), curve(gain=0.2)  # at 8 s the slow one is where the baseline is at 1.6 s
+    found = speedup_at_most(baseline, slow, law(3.0), resamples=50)
+    assert found == pytest.approx((3 / 8, 0.0, 3 / 8, 4))
+    assert speedup(baseline, Curve(slow.seconds * 9, law(slow.seconds * 9, 0.2)), law(3.0)).estimate < found.high
+    for quality, message in ((law(1.6), "use speedup"), (law(9.0), "outside what this curve reaches")):
+        with pytest.raises(ValueError, match=message):
+            speedup_at_most(baseline, slow, quality)
+    with pytest.raises(ValueError, match="pair them"):
+        speedup_at_most(curve(3), slow, law(3.0))
+    assert np.isnan(speedup_at_most(curve(1), curve(1, gain=0.2), law(3.0)).low)
+
+
+@pytest.mark.parametrize(("seeds", "noise"), [(3, 0.01), (6, 0.02)])
+def test_the_upper_limit_is_seldom_below_the_truth(seeds, noise):
+    runs, held = 300, 0
+    for run in range(runs):
+        baseline = curve(seeds, noise=noise, seed=2 * run)
+        method = curve(seeds, 3 / 8.5, noise=noise, seed=2 * run + 1)  # reaches it half a second too late
+        measure = speedup_at_most if method.range[1] < law(3.0) else speedup
+        held += 3 / 8.5 <= measure(baseline, method, law(3.0), resamples=400, seed=run).high
+    assert held / runs >= 0.96  # 97.5 % of one side, less 1.6 standard errors of 300 runs
 
 
 def test_where_quality_falls_with_time_neighbours_are_pooled():

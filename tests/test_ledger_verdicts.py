@@ -462,6 +462,14 @@ def test_an_interval_without_an_upper_limit_is_none_of_a_number():
     json.dumps(verdict.to_json(), allow_nan=False)
 
 
+def test_an_arm_that_never_gets_there_is_refuted_if_it_took_longer_and_open_if_not():
+    late = judged(runs("ce", 1.0) + runs("kd", 0.3), iso_entry())  # after 8 epochs where ce is after 2.4, asked at 4
+    assert late.verdict == "not reproduced" and late.measured == pytest.approx(0.5, rel=0.05)
+    assert late.ci_low == 0 and 0.45 < late.ci_high < 0.6
+    short = judged(runs("ce", 1.0) + runs("kd", 0.9, durations=(1, 2)), iso_entry())
+    assert (short.verdict, short.reason, short.ci_low) == ("inconclusive", "interval_too_wide", 0)
+
+
 def test_curves_without_a_common_quality_and_missing_runs_are_no_speedup():
     apart = judged(runs("ce", 1.0) + runs("kd", 32.0), iso_entry())
     assert (apart.verdict, apart.reason, apart.measured) == ("inconclusive", "not_comparable", None)

@@ -1,6 +1,6 @@
 """From result frames to the numbers that a check speaks of: which records, joined how."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import product
 
@@ -9,6 +9,7 @@ import pandas as pd
 
 from paper_repro.iso_quality import Curve
 from paper_repro.iso_quality import speedup as iso_speedup
+from paper_repro.iso_quality import speedup_at_most
 from paper_repro.ledger.loader import Check, Exceeds, Fraction, Iso, Part, Selection, Series, Speedup, Term
 from paper_repro.results.frame import CELL
 from paper_repro.stats import Interval
@@ -62,7 +63,10 @@ class Cells:
         return pd.concat(values).dropna().to_numpy() > exceeds.threshold + ROUNDING
 
     def iso(self, iso: Iso, part: Part, level: float) -> Interval:
-        """The iso-quality speed-up, over the seeds that both arms have at all durations."""
+        """The iso-quality speed-up, over the seeds that both arms have at all durations.
+
+        Where the arm's longest runs do not come to the quality, from 0 to what the speed-up can be at most.
+        """
         baseline, method = self._runs(iso.baseline, iso, part), self._runs(iso.arm, iso, part)
         if iso.at not in baseline:
             raise NoRecords
@@ -72,7 +76,9 @@ class Cells:
             raise NoRecords
         try:
             wanted = float(baseline[iso.at].loc[seeds, "quality"].mean())
-            return iso_speedup(_curve_of(baseline, seeds), _curve_of(method, seeds), wanted, level=level)
+            curves = _curve_of(baseline, seeds), _curve_of(method, seeds)
+            measure = speedup_at_most if wanted > curves[1].range[1] + ROUNDING else iso_speedup
+            return measure(*curves, wanted, level=level)
         except ValueError as problem:
             raise NotComparable(str(problem)) from None
 
@@ -172,6 +178,25 @@ class Cells:
         if rows.empty:
             raise NoRecords
         return rows[["seed", "index", "value"]].sort_values(["seed", "index"])
+
+
+def at_equal_loss(arm: pd.DataFrame, baseline: Sequence[pd.DataFrame]) -> pd.Series:
+    """The arm's quality less the baseline's at the same training loss, for every seed that all have; index: seed.
+
+    Frames have columns quality and loss, index: seed; ``baseline`` has one for each duration. Between the two of its
+    runs whose losses enclose the arm's, quality is interpolated in a straight line over the logarithm of the loss.
+    Raises NotComparable where no two enclose it for a seed.
+    """
+    runs = pd.concat(baseline)
+    found = {}
+    for seed in arm.index.intersection(runs.index.unique()):
+        own, line = arm.loc[seed], runs.loc[[seed]].sort_values("loss")
+        if len(line) < len(baseline):
+            continue
+        if not line["loss"].iloc[0] <= own["loss"] <= line["loss"].iloc[-1]:
+            raise NotComparable(f"the baseline has no run of both sides of the arm's training loss for seed {seed}")
+        found[seed] = own["quality"] - np.interp(np.log(own["loss"]), np.log(line["loss"]), line["quality"])
+    return pd.Series(found, dtype=float).sort_index()
 
 
 def _filled(selection: Selection, part: Part) -> Selection:
