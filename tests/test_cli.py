@@ -43,7 +43,10 @@ def test_help_names_every_command(invoke: Invoke) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["run", "titanic"], "There is no paper 'titanic' here; choose one of: titans, sparse, recycle, all."),
+        (
+            ["run", "titanic"],
+            "There is no paper 'titanic' here; choose one of: titans, sparse, recycle, majority, all.",
+        ),
         (["run", "titans", "--tier", "huge"], "has no tier 'huge'; choose one of: cpu, gpu, paper, smoke."),
         (["run", "titans", "--only", "nothing-like-it"], "No cell's name contains 'nothing-like-it'"),
         (["run", "titans", "--device", "tpu", "--dry-run"], "There is no device 'tpu'; choose cpu or cuda."),

@@ -477,3 +477,33 @@ def test_curves_without_a_common_quality_and_missing_runs_are_no_speedup():
     for found in (alone, single, runs("ce", 1.0, durations=(1, 2)) + runs("kd", 1.5)):
         verdict = judged(found, iso_entry())
         assert (verdict.verdict, verdict.reason) == ("not run", "no_records")
+
+
+def fitted(method, losses, gap, seeds=4):
+    """Runs with these training losses; accuracy is 0.8 - 0.1 log2(loss) + gap, plus what all runs of a seed share."""
+    return [
+        record(
+            method,
+            seed,
+            metrics=[
+                Metric(name="loss", value=losses[seed % len(losses)], unit="nat", split="train"),
+                Metric(
+                    name="accuracy", value=0.8 - 0.1 * math.log2(losses[seed % len(losses)]) + gap + 0.01 * seed,
+                    unit="fraction", split="test",
+                ),
+            ],
+        )
+        for seed in range(seeds)
+    ]  # fmt: skip
+
+
+def test_an_arm_is_compared_with_the_baseline_at_its_own_training_loss():
+    plain = fitted("plain@9", [0.1], 0.0) + fitted("plain:0.5@9", [0.4], 0.0) + fitted("plain:0.1@9", [1.6], 0.0)
+    check = {"relation": "greater", "tolerance": 0.005, "matched": {
+        "arm": "mk@9", "baseline": ["plain:0.1@9", "plain:0.5@9", "plain@9"]}}  # fmt: skip
+    one = entry(terms=None, **check)
+    verdict = judged(plain + fitted("mk@9", [0.3, 0.7, 0.5, 0.2], 0.02), one)
+    assert verdict.measured == pytest.approx(0.02) and verdict.verdict == "reproduced" and verdict.n_seeds == 4
+    outside = judged(plain + fitted("mk@9", [0.3, 0.7, 0.5, 1.7], 0.02), one)
+    assert (outside.verdict, outside.reason) == ("inconclusive", "not_comparable")
+    assert judged(fitted("mk@9", [0.3], 0.02), one).verdict == "not run"

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from synthetic_majority import write_majority
 from synthetic_recycle import write_recycle
 from synthetic_sparse import write_sparse
 from synthetic_titans import write_titans
@@ -18,12 +19,12 @@ ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
 
 
 def test_there_is_a_summary_and_one_notebook_per_paper() -> None:
-    names = ["00_summary.ipynb", "01_titans.ipynb", "02_sparse.ipynb", "03_recycle.ipynb"]
+    names = ["00_summary.ipynb", "01_titans.ipynb", "02_sparse.ipynb", "03_recycle.ipynb", "04_majority.ipynb"]
     assert [path.name for path in ALL] == names
     assert notebooks.notebooks("titans") == [NOTEBOOKS / "01_titans.ipynb"]
     assert notebooks.notebooks("all") == ALL
     with pytest.raises(
-        UserError, match=r"no notebook of 'titan' .* choose one of: all, summary, titans, sparse, recycle"
+        UserError, match=r"no notebook of 'titan' .* choose one of: all, summary, titans, sparse, recycle, majority"
     ):
         notebooks.notebooks("titan")
 
@@ -44,11 +45,12 @@ def text_of(path: Path) -> str:
     return html.unescape("\n".join(texts))
 
 
-@pytest.mark.slow  # all four; test_smoke.py executes those of the papers one by one
+@pytest.mark.slow  # all of them; test_smoke.py executes those of the papers one by one
 def test_executed_on_a_results_folder_they_write_every_figure_and_the_checks(tmp_path: Path) -> None:
     write_titans(tmp_path / "results", "smoke", seeds=3, examples=200)
     write_sparse(tmp_path / "results", "cpu", seeds=3)
     write_recycle(tmp_path / "results", "cpu", seeds=3)
+    write_majority(tmp_path / "results", "cpu", seeds=3)
     written = notebooks.execute("all", tmp_path / "results", tmp_path / "figures", "gpu")
     assert [path.name for path in written] == [path.name for path in ALL]
     summary = text_of(written[0])
@@ -56,6 +58,7 @@ def test_executed_on_a_results_folder_they_write_every_figure_and_the_checks(tmp
         "titans": ("smoke", "C1-strong", "C7-ends"),
         "sparse": ("cpu", "1-kd", "B8-int8"),
         "recycle": ("cpu", "T1", "T7"),
+        "majority": ("cpu", "C1-mlp", "M-norms"),
     }
     for path, (paper, (tier, *claims)) in zip(written[1:], papers.items(), strict=True):
         assert {path.stem for path in (tmp_path / "figures" / paper).glob("*.json")} == set(own.plots(paper))

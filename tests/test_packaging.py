@@ -103,7 +103,9 @@ def test_the_readme_says_what_ci_runs() -> None:
 
 def test_the_code_in_the_readme_runs(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    cascade, loop, ngrams = re.findall(r"```python\n(.+?)```", (REPO / "README.md").read_text(encoding="utf-8"), re.S)
+    cascade, loop, copies, ngrams = re.findall(
+        r"```python\n(.+?)```", (REPO / "README.md").read_text(encoding="utf-8"), re.S
+    )
     inputs, labels = torch.randn(32, 8), torch.arange(32) % 4
     student, teacher = torch.nn.Linear(8, 4), torch.nn.Linear(8, 4)
     right = np.ones(500, dtype=bool)
@@ -121,6 +123,10 @@ def test_the_code_in_the_readme_runs(tmp_path: Path) -> None:
     }  # fmt: skip
     exec(loop, names)
     assert not torch.equal(student.weight, before) and teacher.weight.grad is None
+    names |= {"model": torch.nn.Linear(8, 4), "build": lambda: torch.nn.Linear(8, 4)}
+    exec(copies, names)
+    assert list(names["deployed"].state_dict()) == ["weight", "bias"]
+    assert torch.equal(names["deployed"](inputs), names["model"](inputs))
     texts = ["a moving film", "no film at all"]
     names = {"train_texts": texts, "unlabelled_texts": ["at all"], "folder": tmp_path / "student"}
     exec(ngrams, names)

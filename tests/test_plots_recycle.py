@@ -229,7 +229,7 @@ def test_an_arm_without_a_common_quality_is_left_out_and_named(tmp_path: Path) -
     assert data.loc[data["y"].isna(), "arm"].tolist() == ["kd-quarter"]
     with style():
         titles = [axis.get_title() for axis in recycle.PLOTS["speedup-window"].draw(data).axes]
-    assert "not comparable with ce: kd-quarter" in titles[0]
+    assert "outside the qualities of both: kd-quarter" in titles[0]
 
 
 def test_one_seed_has_points_without_intervals(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 import paper_repro.train.loop
 import paper_repro.train.state
+from paper_repro import kernels
 from paper_repro.config import validate
 from paper_repro.errors import UserError
 from paper_repro.paths import REPO
@@ -59,8 +60,8 @@ class Points:
         return {"index": indices, "label": self.labels[indices], "pixels": self.points[indices] + noise}
 
 
-def small_net(dropout: float = 0.2) -> nn.Sequential:
-    torch.manual_seed(1)
+def small_net(dropout: float = 0.2, seed: int = 1) -> nn.Sequential:
+    torch.manual_seed(seed)
     return nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Dropout(dropout), nn.Linear(16, 2)).double()
 
 
@@ -444,6 +445,21 @@ def test_a_batch_that_does_not_fit_is_halved() -> None:
 # --- several processes
 
 
+def majority_net() -> nn.Module:
+    """Two copies of every kernel, which differ."""
+    return kernels.expand(small_net(dropout=0), 2, fresh=lambda: small_net(dropout=0, seed=2))
+
+
+def drawing(model: nn.Module) -> Loss:
+    """The loss after a draw that all processes share."""
+
+    def loss(net: nn.Module, batch: dict[str, Tensor], step: Step) -> Tensor:
+        kernels.draw(model, step.number)
+        return cross_entropy(net, batch, step)
+
+    return loss
+
+
 @pytest.fixture(scope="module")
 def two_processes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder where two processes under torchrun have left what ``_distributed_worker`` computes."""
@@ -465,6 +481,14 @@ def test_two_processes_train_as_one(two_processes: Path, micro: int | None) -> N
         there = torch.load(two_processes / f"{rank}.pt", weights_only=True)[f"train-{micro}"]
         torch.testing.assert_close(dict(model.state_dict()), there["model"], rtol=1e-10, atol=1e-12)
         assert there["history"] == pytest.approx(result.history, rel=1e-5)
+
+
+def test_two_processes_train_majority_kernels_as_one(two_processes: Path) -> None:
+    model = majority_net()
+    train(model, Points(), drawing(model), CONFIG, seed=0)
+    for rank in (0, 1):
+        there = torch.load(two_processes / f"{rank}.pt", weights_only=True)["majority"]
+        torch.testing.assert_close(dict(model.state_dict()), there, rtol=1e-10, atol=1e-12)
 
 
 def test_two_processes_predict_every_example_once(two_processes: Path) -> None:
@@ -497,6 +521,10 @@ def _distributed_worker(folder: Path) -> None:
             config = CONFIG.model_copy(update={"micro_batch": micro})
             result = train(model, Points(), cross_entropy, config, seed=0)
             found[f"train-{micro}"] = {"model": dict(model.state_dict()), "history": result.history}
+
+        model = majority_net()
+        train(model, Points(), drawing(model), CONFIG, seed=0)
+        found["majority"] = dict(model.state_dict())
 
         source = Points(31, noise=0)
         found["logits"] = predict(small_net(), source, 4)

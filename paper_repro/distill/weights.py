@@ -10,6 +10,7 @@ from torch import nn
 
 from paper_repro.distill.logits import weights_sha256
 from paper_repro.errors import UserError
+from paper_repro.kernels import is_stack
 from paper_repro.paths import write_atomic
 
 
@@ -21,10 +22,18 @@ def save_model(model: nn.Module, path: Path, clocks: Mapping[str, float] | None 
 
 
 def load_model(model: nn.Module, path: Path) -> dict[str, float]:
-    """Read what ``save_model`` wrote into ``model``; returns the clocks. UserError when the file has changed since."""
+    """Read what ``save_model`` wrote into ``model``; returns the clocks.
+
+    Raises UserError when the file has changed since, and when it holds majority kernels and ``model`` does not.
+    """
     try:
         with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
+            metadata, names = file.metadata() or {}, set(file.keys())
+        if any(is_stack(name) for name in names - model.state_dict().keys()):
+            raise UserError(
+                f"The weights in {path} are of a model with majority kernels; fold it before saving, or load "
+                "kernels.fold_state of them into the plain model."
+            )
         model.load_state_dict(load_file(path))
         saved, clocks = metadata.get("sha256"), dict(json.loads(metadata.get("clocks", "{}")))
     except (SafetensorError, RuntimeError, ValueError):

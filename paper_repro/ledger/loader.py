@@ -78,6 +78,20 @@ class Iso(Config):
     charged: dict[str, float] = Field(default_factory=dict)
 
 
+class Matched(Config):
+    """Per seed, ``quality`` of ``arm`` less that of the baseline where its ``loss`` on the training data is the same.
+
+    ``baseline``: methods that differ in duration only. Between the two whose losses enclose the arm's, quality is
+    interpolated in a straight line over the logarithm of the loss; nothing is extrapolated.
+    """
+
+    arm: str
+    baseline: list[str] = Field(min_length=2)
+    quality: str = "accuracy"
+    split: str = "test"
+    loss: str = "loss"
+
+
 class Part(Selection):
     """One setting in which the claim must hold. What a term leaves open is filled in from here."""
 
@@ -85,6 +99,7 @@ class Part(Selection):
     tolerance: float | None = Field(default=None, ge=0)  # where this setting needs its own
     terms: list[Term] | None = None
     iso: Iso | None = None
+    matched: Matched | None = None
 
     @property
     def name(self) -> str:
@@ -128,15 +143,16 @@ class Check(Config):
     """What is measured at a tier, and when it confirms the statement.
 
     Exactly one of ``terms`` (a linear combination of one number per seed: a mean, a paired difference, a difference of
-    differences), ``exceeds``, ``speedup`` and ``iso`` (or of each part its own). ``tolerance`` is in the unit of the
-    measured number: the smallest effect of interest for 'greater' and 'less', the margin for the other relations;
-    ``derivation`` says where it comes from.
+    differences), ``exceeds``, ``speedup``, ``iso`` and ``matched`` (or of each part its own). ``tolerance`` is in the
+    unit of the measured number: the smallest effect of interest for 'greater' and 'less', the margin for the other
+    relations; ``derivation`` says where it comes from.
     """
 
     terms: list[Term] | None = None
     exceeds: Exceeds | None = None
     speedup: Speedup | None = None
     iso: Iso | None = None
+    matched: Matched | None = None
     experiment: str = "student"
     relation: Relation
     value: float = 0.0
@@ -148,10 +164,13 @@ class Check(Config):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Check":
-        has_terms = self.terms is not None or all(part.terms is not None for part in self.parts)
-        has_iso = self.iso is not None or all(part.iso is not None for part in self.parts)
-        if has_terms + (self.exceeds is not None) + (self.speedup is not None) + has_iso != 1:
-            raise ValueError("a check needs exactly one of 'terms', 'exceeds', 'speedup' and 'iso'")
+        of_parts = ("terms", "iso", "matched")
+        given = [
+            getattr(self, name) is not None or all(getattr(p, name) is not None for p in self.parts)
+            for name in of_parts
+        ]
+        if sum(given) + (self.exceeds is not None) + (self.speedup is not None) != 1:
+            raise ValueError("a check needs exactly one of 'terms', 'exceeds', 'speedup', 'iso' and 'matched'")
         for terms in (self.terms, *(part.terms for part in self.parts)):
             if terms is not None and all(term.shared for term in terms):
                 raise ValueError("one term at least must have a number per seed, not 'shared'")

@@ -7,10 +7,9 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from paper_repro.iso_quality import Curve
+from paper_repro.iso_quality import Curve, speedup_at_most
 from paper_repro.iso_quality import speedup as iso_speedup
-from paper_repro.iso_quality import speedup_at_most
-from paper_repro.ledger.loader import Check, Exceeds, Fraction, Iso, Part, Selection, Series, Speedup, Term
+from paper_repro.ledger.loader import Check, Exceeds, Fraction, Iso, Matched, Part, Selection, Series, Speedup, Term
 from paper_repro.results.frame import CELL
 from paper_repro.stats import Interval
 
@@ -81,6 +80,17 @@ class Cells:
             return measure(*curves, wanted, level=level)
         except ValueError as problem:
             raise NotComparable(str(problem)) from None
+
+    def matched(self, matched: Matched, part: Part) -> pd.Series:
+        """See ``at_equal_loss``."""
+        quality, loss = Term(metric=matched.quality, split=matched.split), Term(metric=matched.loss, split="train")
+
+        def read(method: str) -> pd.DataFrame:
+            (keys,) = self._keys(Selection(dataset=part.dataset, model=part.model, method=method))
+            columns = {"quality": self._metric(quality, keys), "loss": self._metric(loss, keys)}
+            return pd.concat(columns, axis=1, join="inner").dropna()
+
+        return at_equal_loss(read(matched.arm), [read(method) for method in matched.baseline])
 
     def _runs(self, arm: str, iso: Iso, part: Part) -> dict[float, pd.DataFrame]:
         """Of an arm for each duration, ascending: ``quality`` and ``seconds`` by seed."""

@@ -213,7 +213,10 @@ def _measure(cells: Cells, check: Check, part: Part) -> tuple[stats.Interval, fl
             raise NoRecords
         share = float(above.mean())
         return stats.proportion_interval(int(above.sum()), len(above)), float(np.sqrt(share * (1 - share) / len(above)))
-    values = cells.per_seed(terms_of(check, part), part).to_numpy()
+    if matched := part.matched or check.matched:
+        values = cells.matched(matched, part).to_numpy()
+    else:
+        values = cells.per_seed(terms_of(check, part), part).to_numpy()
     if not len(values):
         raise NoRecords
     if check.relation == "identity":

@@ -22,7 +22,6 @@ from paper_repro.plots.recycle_axes import (
     draw_interval,
     frame,
     name_missing,
-    one_two_five,
     quality_ticks,
     span,
     speedups,
@@ -51,7 +50,7 @@ from paper_repro.plots.series import (
     reference,
 )
 from paper_repro.plots.source import Results
-from paper_repro.plots.style import BLUE, GREY, ORANGE, percent
+from paper_repro.plots.style import BLUE, GREY, ORANGE, one_two_five, percent
 
 
 def _plot(**fields: Any) -> Plot:

@@ -7,9 +7,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator
 
-from paper_repro.plots.recycle_cells import BASELINE, LOOKS, Limits, Task, limits, pair, title
+from paper_repro.plots.recycle_cells import LOOKS, Limits, Task, limits, pair, title
 from paper_repro.plots.series import PANEL, Panels, in_order, panels
 from paper_repro.plots.style import Look, percent
 
@@ -34,13 +34,6 @@ def frame(rows: Iterable[tuple[Any, ...]], columns: list[str]) -> pd.DataFrame:
     return found if found["y"].notna().any() else found.head(0)
 
 
-def one_two_five(axis: Axis) -> None:
-    """Tick labels of a logarithmic axis at 1, 2, 5, 10 and so on."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
-    axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-
-
 def quality_ticks(axis: Axis, measure: str) -> None:
     """Tick labels of a quality."""
     if measure == "accuracy":
@@ -53,7 +46,7 @@ def name_missing(axis: Axes, rows: pd.DataFrame) -> None:
     """Say below the title which arms have no speed-up."""
     missing = in_order(rows.loc[rows["y"].isna(), "arm"], LOOKS)
     if missing:
-        axis.set_title(f"{axis.get_title()}\nnot comparable with {BASELINE}: {', '.join(missing)}")
+        axis.set_title(f"{axis.get_title()}\noutside the qualities of both: {', '.join(missing)}")
 
 
 def span(rows: pd.DataFrame) -> tuple[float, float]:

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from paper_repro import stats
-from paper_repro.plots.recycle_axes import one_two_five, task_panels
+from paper_repro.plots.recycle_axes import task_panels
 from paper_repro.plots.recycle_cells import ARMS, BASELINE, LOOKS, Task, named, pair, tasks, teachers, timed, title
 from paper_repro.plots.save import Plot
 from paper_repro.plots.series import (
@@ -25,7 +25,20 @@ from paper_repro.plots.series import (
     reference,
 )
 from paper_repro.plots.source import Results
-from paper_repro.plots.style import BLACK, BLUE, DASHED, DOTTED, GREEN, GREY, ORANGE, VERMILION, Look, counts, look_of
+from paper_repro.plots.style import (
+    BLACK,
+    BLUE,
+    DASHED,
+    DOTTED,
+    GREEN,
+    GREY,
+    ORANGE,
+    VERMILION,
+    Look,
+    counts,
+    look_of,
+    one_two_five,
+)
 
 KINDS = {
     "full": Look("one teacher at every step", BLACK, "s"),

@@ -158,11 +158,21 @@ def draw_dots(axis: Axes, data: pd.DataFrame, looks: dict[str, Look], rows: Sequ
     axis.set_ylim(-0.7, len(rows) - 0.3)
 
 
+def draw_points(axis: Axes, data: pd.DataFrame, look: Look, joined: bool = True) -> None:
+    """The points of one series (columns x, y, low, high) with their intervals, in order of x, joined or not."""
+    data = data.sort_values("x")
+    axis.vlines(data["x"], data["low"], data["high"], color=look.color, linewidth=1.1, zorder=2)
+    axis.plot(
+        data["x"], data["y"], color=look.color, linestyle=look.line if joined else "none", marker=look.marker,
+        markerfacecolor=look.face, markersize=4.5, linewidth=0.9, zorder=3,
+    )  # fmt: skip
+
+
 def draw_forest(axis: Axes, data: pd.DataFrame, rows: Sequence[str], limit: float) -> None:
     """Differences with intervals, one line of the panel for each of ``rows``; filled where the interval excludes zero.
 
     ``data``, by row: mean, low, high, n, smallest_effect (a grey band) and perhaps paper, a paper's own difference.
-    The panel spans ``limit`` to both sides, and some room for the number of seeds.
+    The panel spans ``limit`` to both sides, and some room for the number of seeds; an arrow stands for what is beyond.
     """
     axis.axvline(0, color=BLACK, linewidth=0.7)
     for height, label in enumerate(reversed(rows)):
@@ -174,7 +184,9 @@ def draw_forest(axis: Axes, data: pd.DataFrame, rows: Sequence[str], limit: floa
                                color="#DDDDDD", linewidth=0)  # fmt: skip
         clear = row["low"] > 0 or row["high"] < 0
         axis.plot([row["low"], row["high"]], [height, height], color=BLUE, linewidth=1.2)
-        axis.plot(row["mean"], height, marker="s", color=BLUE, markerfacecolor=BLUE if clear else "white")
+        marker = "s" if abs(row["mean"]) <= limit else ">" if row["mean"] > 0 else "<"
+        shown = min(max(row["mean"], -0.94 * limit), 0.94 * limit) if marker != "s" else row["mean"]
+        axis.plot(shown, height, marker=marker, color=BLUE, markerfacecolor=BLUE if clear else "white")
         if pd.notna(row.get("paper")):
             axis.plot(row["paper"], height, marker="D", color=GREY, markerfacecolor="white", markersize=4.5, zorder=1.9)
         axis.annotate(f"{row['n']:.0f}", (1, height), xycoords=("axes fraction", "data"), xytext=(-1, 0),

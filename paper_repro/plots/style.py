@@ -93,6 +93,13 @@ def counts(axis: Axis) -> None:
     axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
 
+def one_two_five(axis: Axis) -> None:
+    """Tick labels of a logarithmic axis at 1, 2, 5, 10 and so on."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=12))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+
+
 def percent(axis: Axis, most: int = 6) -> None:
     """Tick labels in percent for data that are fractions; the axis label has to name the unit."""
     axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10]))

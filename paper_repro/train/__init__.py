@@ -16,10 +16,11 @@ from paper_repro.train.config import TrainConfig, lr_at, make_optimizer, paramet
 from paper_repro.train.loop import Loss, Step, TrainResult, train
 from paper_repro.train.predict import predict
 from paper_repro.train.processes import distributed, rank_and_world, share
-from paper_repro.train.state import read_checkpoint
+from paper_repro.train.state import Diverged, read_checkpoint
 
 __all__ = [
     "Batch",
+    "Diverged",
     "Loss",
     "Source",
     "Step",

@@ -8,6 +8,10 @@ from pydantic import Field, model_validator
 from torch import nn
 
 from paper_repro.config import Config
+from paper_repro.errors import UserError
+from paper_repro.kernels import is_fused, untied
+from paper_repro.train.processes import rank_and_world
+from paper_repro.train.together import Together
 
 
 class TrainConfig(Config):
@@ -79,23 +83,42 @@ def lr_at(step: int, total: int, config: TrainConfig) -> float:
 
 
 def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, Any]]:
-    """Weights with decay, and norms and biases (anything of at most one dimension) without, unless ``decay_norms``."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    weights = [p for p in parameters if p.ndim > 1 or config.decay_norms]
-    others = [p for p in parameters if not (p.ndim > 1 or config.decay_norms)]
-    groups = [{"params": weights, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return [group for group in groups if group["params"]]
+    """Weights with decay, and norms and biases (anything of at most one dimension) without, unless ``decay_norms``.
+
+    Stacks of majority kernels count as one kernel does; where they have a learning rate of their own their groups say
+    how it differs ("lr_scale"), and their decay is divided by that, so that the product is everybody's.
+    """
+    stacks = {id(stack): kernel for kernel, stack in untied(model)}
+    groups: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            kernel = stacks.get(id(parameter))
+            plain = parameter.ndim - (kernel is not None) <= 1 and not config.decay_norms
+            groups.setdefault((kernel.lr_scale if kernel else 1.0, plain), []).append(parameter)
+    return [
+        {
+            "params": groups[scale, plain],
+            "weight_decay": 0.0 if plain else config.weight_decay / scale,
+            "lr_scale": scale,
+        }
+        for scale, plain in sorted(groups)
+    ]
 
 
 def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     """The optimiser ``config`` names, on ``parameter_groups``.
 
     ``sparse_adam``: tables with sparse gradients get SparseAdam, which touches a batch's rows only and knows no weight
-    decay, all else AdamW (Sparse Distillation, section 2.5).
+    decay, all else AdamW (Sparse Distillation, section 2.5). ``sgd``: fused majority kernels get MajoritySGD.
     """
+    fused = is_fused(model)
+    if fused and (config.optimizer != "sgd" or config.grad_clip is not None or rank_and_world()[1] > 1):
+        raise UserError(
+            "Fused majority kernels are trained by SGD, in one process, without clipping; do not fuse them."
+        )
     groups = parameter_groups(model, config)
     if config.optimizer == "sparse_adam":
-        from paper_repro.train.sparse_adam import SparseAdam, Together
+        from paper_repro.train.sparse_adam import SparseAdam
 
         tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.sparse]
         for group in groups:
@@ -104,5 +127,14 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
         return Together([SparseAdam(tables, lr=config.lr, betas=config.betas), dense]) if tables else dense
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
-    nesterov = config.nesterov and config.momentum > 0
-    return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum, nesterov=nesterov)
+    settings: dict[str, Any] = {
+        "lr": config.lr,
+        "momentum": config.momentum,
+        "nesterov": config.nesterov and config.momentum > 0,
+    }
+    rest = torch.optim.SGD(groups, **settings)
+    if not fused:
+        return rest
+    from paper_repro.kernels.fused import MajoritySGD
+
+    return Together([MajoritySGD(model, weight_decay=config.weight_decay, **settings), rest])

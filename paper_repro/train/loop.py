@@ -129,7 +129,7 @@ def train(
         """One optimiser step at this step's learning rate."""
         rate = lr_at(run.step, total, config)
         for group in run.optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("lr_scale", 1.0)
         if config.grad_clip is not None:
             run.scaler.unscale_(run.optimizer)
             nn.utils.clip_grad_norm_(model.parameters(), config.grad_clip)

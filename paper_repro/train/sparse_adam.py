@@ -1,11 +1,11 @@
-"""SparseAdam for tables in a CPU's memory, and side by side with an optimiser for the rest of a model.
+"""SparseAdam for tables in a CPU's memory.
 
 torch.optim.SparseAdam takes a dozen passes over the touched rows, most of a student's training step on a
 CPU. Ours does the same arithmetic in one pass (tested against it); on other devices torch's own runs.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -57,37 +57,6 @@ def _distinct_rows(gradient: Tensor) -> tuple[Tensor, Tensor]:
         return rows, gradient._values()
     gradient = gradient.coalesce()
     return gradient.indices()[0], gradient.values()
-
-
-class Together(torch.optim.Optimizer):
-    """Several optimisers, each on parameters of its own, as one."""
-
-    def __init__(self, parts: Sequence[torch.optim.Optimizer]) -> None:
-        self.parts = list(parts)
-
-    @property
-    def param_groups(self) -> list[dict[str, Any]]:  # type: ignore[override]
-        """The groups of all parts."""
-        return [group for part in self.parts for group in part.param_groups]
-
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step of each."""
-        for part in self.parts:
-            part.step()
-
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients."""
-        for part in self.parts:
-            part.zero_grad(set_to_none)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The states of all parts, in order."""
-        return {"parts": [part.state_dict() for part in self.parts]}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """What ``state_dict`` gave."""
-        for part, state in zip(self.parts, state_dict["parts"], strict=True):
-            part.load_state_dict(state)
 
 
 @numba.njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})

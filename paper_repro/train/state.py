@@ -22,6 +22,10 @@ from paper_repro.train.config import TrainConfig, make_optimizer
 from paper_repro.train.processes import rank_and_world
 
 
+class Diverged(UserError):
+    """The loss is no longer finite."""
+
+
 class Run:
     """The state of one training run: exactly what a checkpoint holds."""
 
@@ -65,7 +69,7 @@ class Run:
             values /= self.world
         for step, value in enumerate(values.tolist(), self.step - len(losses)):
             if not math.isfinite(value):
-                raise UserError(
+                raise Diverged(
                     f"The loss is {value} at step {step}; lower the learning rate, clip the gradient, "
                     f"or train in a wider precision."
                 )

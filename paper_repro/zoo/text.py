@@ -82,18 +82,18 @@ class Cnn(nn.Module):
 
 
 class Layer(nn.Module):
-    """One pre-norm encoder layer: attention, then a GELU network four times as wide, each added to its input.
+    """One pre-norm encoder layer: attention, then a GELU network ``inner`` wide, each added to its input.
 
     ``reach``: None, or up to how many tokens away attention knows the distance (see ``Transformer``).
     """
 
-    def __init__(self, dim: int, heads: int, dropout: float, reach: int | None = None) -> None:
+    def __init__(self, dim: int, heads: int, dropout: float, inner: int, reach: int | None = None) -> None:
         super().__init__()
         self.distances = None if reach is None else nn.Parameter(self._of_neighbours(heads, reach))
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(dim), nn.LayerNorm(dim)
         self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
-        self.up, self.down = nn.Linear(dim, 4 * dim), nn.Linear(4 * dim, dim)
+        self.up, self.down = nn.Linear(dim, inner), nn.Linear(inner, dim)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
@@ -123,6 +123,8 @@ class Transformer(nn.Module):
     each head prefers one neighbour, -1, 1, -2, 2 and so on (our choice): with so few steps as here a masked language
     model with BERT's positions learns little more than how frequent each token is.
 
+    ``inner``: width of the feed-forward networks, four times ``dim`` unless given.
+
     Dropout acts on what each layer adds, not inside attention, which keeps the fused attention kernels. Weights: normal
     with standard deviation 0.02 (BERT's), biases zero. Raises UserError for more than ``max_length`` tokens.
     """
@@ -137,6 +139,7 @@ class Transformer(nn.Module):
         max_length: int = 512,
         dropout: float = 0.1,
         relative: bool = False,
+        inner: int | None = None,
     ) -> None:
         super().__init__()
         if dim % heads:
@@ -144,7 +147,9 @@ class Transformer(nn.Module):
         self.tokens, self.max_length = nn.Embedding(vocab_size, dim), max_length
         self.positions = None if relative else nn.Embedding(max_length, dim)
         self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(Layer(dim, heads, dropout, max_length if relative else None) for _ in range(layers))
+        self.layers = nn.ModuleList(
+            Layer(dim, heads, dropout, inner or 4 * dim, max_length if relative else None) for _ in range(layers)
+        )
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, num_classes)
         for module in self.modules():

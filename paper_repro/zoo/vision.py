@@ -11,13 +11,16 @@ from paper_repro.errors import UserError
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions with BatchNorm and a shortcut without parameters (option A of He et al. 2016)."""
+    """Two 3x3 convolutions with BatchNorm and a shortcut without parameters (option A of He et al. 2016).
 
-    def __init__(self, channels_in: int, channels_out: int, stride: int) -> None:
+    ``inner``: channels between the two convolutions.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int, stride: int, inner: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, channels_out, 3, stride, 1, bias=False)
-        self.norm1 = nn.BatchNorm2d(channels_out)
-        self.conv2 = nn.Conv2d(channels_out, channels_out, 3, 1, 1, bias=False)
+        self.conv1 = nn.Conv2d(channels_in, inner, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(inner)
+        self.conv2 = nn.Conv2d(inner, channels_out, 3, 1, 1, bias=False)
         self.norm2 = nn.BatchNorm2d(channels_out)
         self.stride, self.new_channels = stride, channels_out - channels_in
 
@@ -34,10 +37,11 @@ class CifarResNet(nn.Module):
     """ResNet of depth 6n+2 for small images: three stages of n blocks with ``width``, 2 and 4 times ``width`` channels.
 
     He et al. 2016 (arXiv 1512.03385), section 4.2, with its shortcut option A, so that ``width`` 16 has exactly the
-    paper's parameter counts. Weights: He et al. 2015 (normal, fan-out), BatchNorm at one and zero.
+    paper's parameter counts. Weights: He et al. 2015 (normal, fan-out), BatchNorm at one and zero. ``inner``: channels
+    inside a block over those between blocks. ``dropout``: before the head.
     """
 
-    def __init__(self, depth: int, num_classes: int, width: int = 16) -> None:
+    def __init__(self, depth: int, num_classes: int, width: int = 16, inner: float = 1.0, dropout: float = 0.0) -> None:
         super().__init__()
         n, rest = divmod(depth - 2, 6)
         if n < 1 or rest:
@@ -50,9 +54,10 @@ class CifarResNet(nn.Module):
         for stage in range(3):
             for block in range(n):
                 stride = 2 if stage and not block else 1
-                blocks.append(Block(channels, width << stage, stride))
+                blocks.append(Block(channels, width << stage, stride, round(inner * (width << stage))))
                 channels = width << stage
         self.blocks = nn.Sequential(*blocks)
+        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(channels, num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -60,17 +65,24 @@ class CifarResNet(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = F.relu(self.norm(self.conv(pixels)), inplace=True)
-        return self.head(self.blocks(x).mean(dim=(2, 3)))
+        return self.head(self.dropout(self.blocks(x).mean(dim=(2, 3))))
 
 
 class MLP(nn.Module):
-    """Flatten, then ReLU layers of the sizes ``hidden``, then logits. ``in_features`` = 3 H W of the images."""
+    """Flatten, then ReLU layers of the sizes ``hidden``, then logits. ``in_features`` = 3 H W of the images.
 
-    def __init__(self, num_classes: int, in_features: int = 3 * 32 * 32, hidden: Sequence[int] = (128, 128)) -> None:
+    ``dropout``: before the head.
+    """
+
+    def __init__(
+        self, num_classes: int, in_features: int = 3 * 32 * 32, hidden: Sequence[int] = (128, 128),
+        dropout: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__()
         sizes = [in_features, *hidden]
         pairs = itertools.pairwise(sizes)
         self.layers = nn.Sequential(*[layer for pair in pairs for layer in (nn.Linear(*pair), nn.ReLU(inplace=True))])
+        self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(sizes[-1], num_classes)
         self.in_features = in_features
 
@@ -81,4 +93,4 @@ class MLP(nn.Module):
                 f"This MLP takes {self.in_features} numbers per image, but the images hold {x.shape[1]}; "
                 f"build it with in_features={x.shape[1]}."
             )
-        return self.head(self.layers(x))
+        return self.head(self.dropout(self.layers(x)))
