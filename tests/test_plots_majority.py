@@ -198,7 +198,7 @@ def test_flops_are_charged_for_members_and_wider_models(shown: Shown) -> None:
     data = of(shown, "compute").set_index(["series", "duration"])
     whole = FLOPS["mlp"] * 400 * 50 / 1e9
     assert data.loc[("plain", 1.0), "x"] == pytest.approx(whole)
-    assert data.loc["plain"]["x"].tolist() == pytest.approx([whole * share for share in (0.1, 0.2, 0.4, 0.7, 1)])
+    assert data.loc["plain"]["x"].tolist() == pytest.approx([whole * share for share in (0.1, 0.2, 0.4, 0.7, 1, 2)])
     assert data.loc[("mk4", 1.0), "x"] == pytest.approx(whole)
     assert data.loc[("ensemble4", 1.0), "x"] == pytest.approx(5 * whole)
     assert data.loc[("selected4", 1.0), "y"] < majority_costs._bottom(of(shown, "compute"))
@@ -391,7 +391,7 @@ def test_a_gain_that_is_open_or_was_not_judged_is_not_explained() -> None:
     assert "whether there is a gain is open (1.0 points, -1.0 to 3.0), so nothing is explained." in text
     nothing = "Nothing was judged here that majority kernels gain, so there is nothing to explain."
     assert explanation([]) == nothing
-    smoke = judge_all(pd.DataFrame(columns=["paper", "tier"]), load_ledger("majority").entries, "smoke")
+    smoke = judge_all(to_frame([]), load_ledger("majority").entries, "smoke")
     assert explanation(smoke) == nothing
 
 

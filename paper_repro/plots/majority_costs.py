@@ -172,7 +172,7 @@ def _overhead_data(results: Results) -> pd.DataFrame:
     for _, row in timed(results).iterrows():
         place = (row["device"], row["model"], row["batch"])
         for name in copies(row):
-            time = (row[f"overhead/{name}{end}"] for end in ("", "/low", "/high"))
+            time = (row.get(f"overhead/{name}{end}", np.nan) for end in ("", "/low", "/high"))  # few rounds: no limits
             found.append((*place, name, name, *time, row["n"]))
             found.append((*place, name, "memory", row.get(f"memory_ratio/{name}", np.nan), np.nan, np.nan, 1))
     data = pd.DataFrame(found, columns=[*PANEL, "x", "copies", "series", "y", "low", "high", "n"])
