@@ -400,3 +400,9 @@ def test_the_explanation_of_records_names_every_setting_that_was_run(results: Re
     text = explanation(found)
     assert text.count("**") == 8 and "**transformer, TREC**: not run." in text
     assert text.startswith("Of 2 settings,")
+
+
+def test_the_table_of_one_repetition_is_drawn_from_stored_data(shown: Shown) -> None:
+    data = of(shown, "accuracy-table").assign(accuracy_low=None, gap=None, gap_low=None)  # as JSON gives it back
+    table = majority.ACCURACY_TABLE.draw(data)
+    assert set(table["minus plain (points)"]) == {"-"} and not table["accuracy (%)"].str.contains("±").any()

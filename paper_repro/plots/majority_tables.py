@@ -65,8 +65,8 @@ def _with_half(data: pd.DataFrame, name: str, scale: float, style: str, half_sty
     """Means with half of their intervals; "-" where there is none."""
     texts = []
     for mean, low, high in data[[name, f"{name}_low", f"{name}_high"]].itertuples(index=False):
-        half = "" if np.isnan(low) else " ± " + half_style.format(scale * (high - low) / 2)
-        texts.append("-" if np.isnan(mean) else style.format(scale * mean) + half)
+        half = "" if pd.isna(low) else " ± " + half_style.format(scale * (high - low) / 2)
+        texts.append("-" if pd.isna(mean) else style.format(scale * mean) + half)
     return texts
 
 
