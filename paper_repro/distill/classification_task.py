@@ -1,5 +1,6 @@
 """What classification tasks on images and on sentences have in common: splits, loss and quality."""
 
+from abc import ABC, abstractmethod
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +17,7 @@ from paper_repro.train import Batch, predict
 Rows = Literal["train", "validation", "test"]
 
 
-class ClassificationTask:
+class ClassificationTask(ABC):
     """The examples of one task, split, and what all its models are trained for.
 
     ``label`` is what records call the data set, ``fingerprint`` names the training examples' content, ``rows`` the
@@ -44,11 +45,11 @@ class ClassificationTask:
         """Row numbers of a split, or those at the places ``only`` of it."""
         return self.rows[rows] if only is None else self.rows[rows][only]
 
+    @abstractmethod
     def source(
         self, spec: ModelSpec, rows: Rows, *, only: np.ndarray | None = None, extra: dict[str, Tensor] | None = None
     ) -> ImageSource | TextSource:
         """The examples of a split as ``spec`` reads them."""
-        raise NotImplementedError
 
     def build(self, spec: ModelSpec, seed: int, **axes: int) -> nn.Module:
         """A fresh model; all arms of one repetition start from the same. Other ``axes`` give other weights."""

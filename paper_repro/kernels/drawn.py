@@ -1,5 +1,6 @@
 """Parametrizations with a random part that stays the same from one draw to the next."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -10,7 +11,7 @@ from paper_repro.errors import UserError
 from paper_repro.seeds import derive
 
 
-class Draw:
+class Draw(ABC):
     """What is drawn once per optimiser step; several kernels may share one."""
 
     def __init__(self) -> None:
@@ -25,9 +26,9 @@ class Draw:
             )
         return self._values
 
+    @abstractmethod
     def make(self, weight: Tensor, generator: torch.Generator) -> Tensor:
         """A new draw for a weight as it is trained."""
-        raise NotImplementedError
 
     def renew(self, weight: Tensor, generator: torch.Generator) -> None:
         new = self.make(weight, generator)
