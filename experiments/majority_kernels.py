@@ -35,7 +35,17 @@ from paper_repro.paths import cache_dir, write_atomic
 from paper_repro.results.schema import Metric
 from paper_repro.runner import Cell, Outcome
 from paper_repro.timing.majority_step import time_majority_steps
-from paper_repro.train import Batch, Diverged, Step, TrainResult, forward, predict, rank_and_world, train
+from paper_repro.train import (
+    Batch,
+    Diverged,
+    Step,
+    TrainResult,
+    forward,
+    predict,
+    rank_and_world,
+    train,
+    training_seconds,
+)
 
 PAPER = "majority"
 Modality = Literal["image", "text"]
@@ -386,7 +396,8 @@ def _fit(
     model = (model if average is None else average.model.module).eval()
     folded = kernels.fold(model)
     return Fit(
-        recalibrated(folded, task, run.student, only), folded, model, _seconds(result), result.examples, 1,
+        recalibrated(folded, task, run.student, only), folded, model, training_seconds(result.clocks),
+        result.examples, 1,
         {} if follow is None else follow.found,
     )  # fmt: skip
 
@@ -499,11 +510,11 @@ def _distilled(run: Run, settings: Settings, seed: int, task: ImageTask | Senten
         model = task.build(run.student, seed, copy=member)
         result = _train(model, _plain(run), settings, seed, task, only, member=member)
         logits += predict(recalibrated(model.eval(), task, run.student, only), source, 1024, device=task.device)
-        seconds, examples = seconds + _seconds(result), examples + result.examples
+        seconds, examples = seconds + training_seconds(result.clocks), examples + result.examples
     student = task.build(run.student, seed)
     result = _train(student, run, settings, seed, task, only, teacher=(logits / run.arm.k).to(task.device))
     student.eval()
-    seconds, examples, total = seconds + _seconds(result), examples + result.examples, run.arm.k + 1
+    seconds, examples, total = seconds + training_seconds(result.clocks), examples + result.examples, run.arm.k + 1
     return Fit(recalibrated(student, task, run.student, only), student, student, seconds, examples, total, {})
 
 
@@ -513,14 +524,14 @@ def _selected(run: Run, settings: Settings, seed: int, task: ImageTask | Sentenc
     wide = task.build(wide_spec, seed)
     result = _train(wide, run, settings, seed, task, only)
     weight = task.flops(wide_spec) / task.flops(run.student)
-    seconds, examples, runs = _seconds(result), weight * result.examples, 1
+    seconds, examples, runs = training_seconds(result.clocks), weight * result.examples, 1
     batches = _batches(task, run.student, only, SELECTION)
     model = select(recalibrated(wide.eval(), task, run.student, only), task.build(run.student, seed), batches)
     if run.arm.fine_tune:
         low = settings.rate.model_copy(update={"lr": settings.rate.lr * FINE_TUNING_RATE})
         settings = settings.model_copy(update={"rate": low})
         after = _train(model, run, settings, seed, task, only, member=1, share=run.arm.fine_tune)
-        seconds, examples, runs = seconds + _seconds(after), examples + after.examples, 2
+        seconds, examples, runs = seconds + training_seconds(after.clocks), examples + after.examples, 2
     model.eval()
     return Fit(recalibrated(model, task, run.student, only), model, model, seconds, examples, runs, {})
 
@@ -620,18 +631,18 @@ def _compute_student(run: Run, seed: int, device: str, traced: bool) -> Outcome:
             n=PROBE,
         ),
         Metric(name="rise_under_noise", value=sharp["rise"], unit="nat", split="train", n=PROBE),
-        _metric("seconds", found.seconds, "s"),
-        _metric("optimizer_runs", found.runs, "runs"),
-        _metric("diverged", found.diverged, "1"),
-        _metric("size", run.size, "examples"),
-        _metric("training_flops", 3 * flops * found.examples, "FLOP"),
-        *([_metric("spread", float(np.mean(list(spread.values()))), "1")] if spread else []),
+        Metric.of_training("seconds", found.seconds, "s"),
+        Metric.of_training("optimizer_runs", found.runs, "runs"),
+        Metric.of_training("diverged", found.diverged, "1"),
+        Metric.of_training("size", run.size, "examples"),
+        Metric.of_training("training_flops", 3 * flops * found.examples, "FLOP"),
+        *([Metric.of_training("spread", float(np.mean(list(spread.values()))), "1")] if spread else []),
     ]
     return Outcome(
         metrics,
         samples=found.trace,
         clocks={"train_s": found.seconds},
-        cost={"params": _params(found.model), "flops_per_example": flops},
+        cost={"params": zoo.parameters(found.model), "flops_per_example": flops},
         protocol={**run.student.train.protocol(), "evaluation_precision": "fp32"},
         data={**task.provenance(), "size": run.size},
     )
@@ -646,28 +657,19 @@ def structure(found: Fit, plain: nn.Module, task: ImageTask | SentenceTask, spec
     with torch.no_grad():
         gap = (forward(found.trained.eval(), batch) - forward(found.running, batch)).abs().max()
     return [
-        _metric("different_keys", differ, "keys"),
-        _metric("parameter_ratio", _params(found.model) / _params(plain), "1"),
-        _metric("folding_difference", float(gap), "1"),
+        Metric.of_training("different_keys", differ, "keys"),
+        Metric.of_training("parameter_ratio", zoo.parameters(found.model) / zoo.parameters(plain), "1"),
+        Metric.of_training("folding_difference", float(gap), "1"),
     ]
 
 
 def _of_settings(settings: Settings) -> list[Metric]:
-    strength = [] if settings.strength is None else [_metric("strength", settings.strength, "1")]
-    return [_metric("lr", settings.rate.lr, "1"), _metric("weight_decay", settings.rate.weight_decay, "1"), *strength]
-
-
-def _metric(name: str, value: float, unit: str) -> Metric:
-    return Metric(name=name, value=float(value), unit=unit, split="train")
-
-
-def _seconds(result: TrainResult) -> float:
-    """Wall-clock of training: data and steps; not what is followed."""
-    return sum(result.clocks.get(part, 0.0) for part in ("data_s", "train_s"))
-
-
-def _params(model: nn.Module) -> float:
-    return float(sum(parameter.numel() for parameter in model.parameters()))
+    strength = [] if settings.strength is None else [Metric.of_training("strength", settings.strength, "1")]
+    return [
+        Metric.of_training("lr", settings.rate.lr, "1"),
+        Metric.of_training("weight_decay", settings.rate.weight_decay, "1"),
+        *strength,
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -33,7 +33,17 @@ from paper_repro.results.schema import Metric
 from paper_repro.runner import Cell, Outcome
 from paper_repro.timing.kd_step import time_kd_steps
 from paper_repro.timing.memory import peak_memory
-from paper_repro.train import Loss, Step, TrainConfig, TrainResult, forward, predict, rank_and_world, train
+from paper_repro.train import (
+    Loss,
+    Step,
+    TrainConfig,
+    TrainResult,
+    forward,
+    predict,
+    rank_and_world,
+    train,
+    training_seconds,
+)
 from paper_repro.zoo.text import MaskedLm
 
 PAPER = "recycle"
@@ -334,10 +344,10 @@ def _compute_teacher(spec: TeacherSpec, device: str) -> Outcome:
         [
             *task.quality(spec.spec, teacher.model, "validation"),
             *_test_quality(spec, device),
-            _metric("seconds", _seconds(teacher.clocks), "s"),
+            Metric.of_training("seconds", training_seconds(teacher.clocks), "s"),
         ],
         clocks={**teacher.clocks, "eval_s": time.perf_counter() - started},
-        cost={"params": _params(teacher.model), "flops_per_example": task.flops(spec.spec)},
+        cost={"params": zoo.parameters(teacher.model), "flops_per_example": task.flops(spec.spec)},
         protocol=_protocol(spec.spec.train),
         data=task.provenance(),
         environments=teacher.environments,
@@ -374,7 +384,7 @@ def _labelling_s(spec: TeacherSpec, device: str) -> float:
 
 def _compute_labels(spec: TeacherSpec, device: str) -> Outcome:
     seconds, rows = _labelling_s(spec, device), len(_labels(spec, device))
-    metrics = [_metric("rows", rows, "images"), _metric("seconds", seconds, "s")]
+    metrics = [Metric.of_training("rows", rows, "images"), Metric.of_training("seconds", seconds, "s")]
     return Outcome(metrics, clocks={"teacher_s": seconds}, data=_examples(spec.where, device).provenance())
 
 
@@ -409,7 +419,7 @@ def _compute_tuning(run: Run, device: str) -> Outcome:
         Metric(name=name, value=value, unit=units[name], split="validation")
         for name, value in _tuned(run, device).items()
     ]
-    return Outcome([*metrics, _metric("lr", run.lrs[0], "1")], protocol=_protocol(run.student.train))
+    return Outcome([*metrics, Metric.of_training("lr", run.lrs[0], "1")], protocol=_protocol(run.student.train))
 
 
 def trained(run: Run, seed: int, device: str) -> tuple[nn.Module, TrainResult, TeacherPool | None]:
@@ -478,28 +488,30 @@ def _compute_student(run: Run, seed: int, device: str) -> Outcome:
     where = {"everywhere": True} if run.arm.everywhere else {}
     student_flops, batch = task.flops(run.student, **where), run.student.train.global_batch
     teacher_flops = float(np.mean([task.flops(spec.spec, **where) for spec in run.teachers])) if asked else 0.0
-    teachers_s = sum(_seconds(_trained(spec, device).clocks) for spec in run.teachers)
+    teachers_s = sum(training_seconds(_trained(spec, device).clocks) for spec in run.teachers)
     metrics += [
-        _metric("seconds", _seconds(result.clocks), "s"),
-        _metric("teacher_seconds", result.clocks.get("teacher_s", 0.0), "s"),
-        _metric("cpu_seconds", cpu, "s"),
-        _metric("steps", result.steps, "steps"),
-        _metric("examples", result.examples, task.unit),
-        _metric("teacher_passes", asked, "batches"),
-        _metric("training_flops", batch * (3 * student_flops * result.steps + teacher_flops * asked), "FLOP"),
-        _metric("lr", lr, "1"),
-        _metric("teacher_training_seconds", teachers_s, "s"),
-        _metric("labelling_seconds", _labelling_s(run.teachers[0], device) if run.arm.cached else 0.0, "s"),
-        *(_metric("training_memory_bytes", one, "byte") for one in peak),
+        Metric.of_training("seconds", training_seconds(result.clocks), "s"),
+        Metric.of_training("teacher_seconds", result.clocks.get("teacher_s", 0.0), "s"),
+        Metric.of_training("cpu_seconds", cpu, "s"),
+        Metric.of_training("steps", result.steps, "steps"),
+        Metric.of_training("examples", result.examples, task.unit),
+        Metric.of_training("teacher_passes", asked, "batches"),
+        Metric.of_training(
+            "training_flops", batch * (3 * student_flops * result.steps + teacher_flops * asked), "FLOP"
+        ),
+        Metric.of_training("lr", lr, "1"),
+        Metric.of_training("teacher_training_seconds", teachers_s, "s"),
+        Metric.of_training("labelling_seconds", _labelling_s(run.teachers[0], device) if run.arm.cached else 0.0, "s"),
+        *(Metric.of_training("training_memory_bytes", one, "byte") for one in peak),
         *_of_teachers([_test_quality(spec, device) for spec in run.teachers]),
     ]
     return Outcome(
         metrics,
         clocks={**result.clocks, "eval_s": time.perf_counter() - started},
         cost={
-            "params": _params(model),
+            "params": zoo.parameters(model),
             "flops_per_example": student_flops,
-            "teacher_params": sum(_params(_trained(spec, device).model) for spec in run.teachers),
+            "teacher_params": sum(zoo.parameters(_trained(spec, device).model) for spec in run.teachers),
         },
         protocol=_protocol(run.student.train),
         data=task.provenance(),
@@ -542,19 +554,6 @@ def _of_teachers(qualities: list[list[Metric]]) -> list[Metric]:
         same[0].model_copy(update={"name": f"teacher_{same[0].name}", "value": float(np.mean([m.value for m in same]))})
         for same in zip(*qualities, strict=True)
     ]
-
-
-def _metric(name: str, value: float, unit: str) -> Metric:
-    return Metric(name=name, value=float(value), unit=unit, split="train")
-
-
-def _seconds(clocks: dict[str, float]) -> float:
-    """Wall-clock of training: data, student and teacher; not evaluation, checkpoints and compilation."""
-    return sum(clocks.get(part, 0.0) for part in ("data_s", "train_s", "teacher_s"))
-
-
-def _params(model: nn.Module) -> float:
-    return float(sum(parameter.numel() for parameter in model.parameters()))
 
 
 def _protocol(recipe: TrainConfig) -> dict[str, Any]:

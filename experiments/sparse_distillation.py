@@ -540,7 +540,7 @@ def _compute_teacher(task: "Texts") -> Outcome:
     return Outcome(
         _quality(logits, torch.from_numpy(texts.labels[rows]), "validation"),
         clocks={**teacher.clocks, "eval_s": time.perf_counter() - started},
-        cost={"params": float(sum(parameter.numel() for parameter in teacher.model.parameters()))},
+        cost={"params": zoo.parameters(teacher.model)},
         protocol=task.spec.teacher.train.protocol(),
         data=task.provenance(),
         environments=teacher.environments,
@@ -622,7 +622,7 @@ def _cost(model: nn.Module, reader: NgramReader | TokenReader, test: TextSplit) 
     """Parameters, those that one example touches, and FLOPs, as means over the first test texts."""
     count = min(BATCH, len(test.labels))
     batch = reader.source([(test, np.arange(count))]).batch(torch.arange(count), torch.Generator())
-    params = float(sum(parameter.numel() for parameter in model.parameters()))
+    params = zoo.parameters(model)
     if isinstance(model, Dan):
         bags = batch["bags"]
         assert isinstance(bags, RaggedIds)

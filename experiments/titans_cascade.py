@@ -280,7 +280,7 @@ class TaskData:
         count = min(64, len(source))
         batch = source.batch(torch.arange(count), torch.Generator())
         return {
-            "params": float(sum(parameter.numel() for parameter in model.parameters())),
+            "params": zoo.parameters(model),
             "active_params": zoo.active_params(model, batch),
             "flops_per_example": zoo.flops(model, batch) / count,
         }

@@ -38,6 +38,11 @@ class Metric(Config):
     selection: Literal["last", "best_on_val"] = "last"
     n: int | None = None
 
+    @classmethod
+    def of_training(cls, name: str, value: float, unit: str) -> "Metric":
+        """A number about training itself: a time, a count, a setting."""
+        return cls(name=name, value=float(value), unit=unit, split="train")
+
 
 class Record(BaseModel):
     """One cell that ran, or tried to.

@@ -13,7 +13,7 @@ Read in this order: ``config`` (settings, schedule, optimiser), ``batches`` (dat
 
 from paper_repro.train.batches import Batch, Source, forward
 from paper_repro.train.config import TrainConfig, lr_at, make_optimizer, parameter_groups
-from paper_repro.train.loop import Loss, Step, TrainResult, train
+from paper_repro.train.loop import Loss, Step, TrainResult, train, training_seconds
 from paper_repro.train.predict import predict
 from paper_repro.train.processes import distributed, rank_and_world, share
 from paper_repro.train.state import Diverged, read_checkpoint
@@ -36,4 +36,5 @@ __all__ = [
     "read_checkpoint",
     "share",
     "train",
+    "training_seconds",
 ]

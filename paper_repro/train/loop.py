@@ -41,6 +41,11 @@ class Step:
         self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
 
 
+def training_seconds(clocks: Mapping[str, float]) -> float:
+    """Wall-clock of training: data, student and teacher; not evaluation, checkpoints, compilation and probes."""
+    return sum(clocks.get(part, 0.0) for part in ("data_s", "train_s", "teacher_s"))
+
+
 Loss = Callable[[nn.Module, Batch, Step], Tensor]
 
 LOOK_EVERY = 32  # steps between looks at the losses: a look waits for the device, so not every step

@@ -80,6 +80,11 @@ def active_params(model: nn.Module, batch: Mapping[str, Any]) -> float:
     return sum(parameter.numel() for parameter in model.parameters()) - sum(untouched)
 
 
+def parameters(model: nn.Module) -> float:
+    """How many parameters ``model`` has; one that is shared counts once."""
+    return float(sum(parameter.numel() for parameter in model.parameters()))
+
+
 def cost(name: str, num_classes: int | None = None, size: int | None = None, **options: Any) -> dict[str, float]:
     """{"params", "flops_per_example"} of ``build(name, num_classes, **options)``, in seconds and without memory.
 
@@ -91,7 +96,7 @@ def cost(name: str, num_classes: int | None = None, size: int | None = None, **o
     with torch.device("meta"):
         model = build(name, num_classes or entry.num_classes, **inert)
         total = flops(model, inputs(name, 1, size, device="meta", **inert))
-    return {"params": float(sum(parameter.numel() for parameter in model.parameters())), "flops_per_example": total}
+    return {"params": parameters(model), "flops_per_example": total}
 
 
 def inputs(
