@@ -58,15 +58,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     app(args=debug + [argument for argument in given if argument != "--debug"], prog_name="paper-repro")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
 @app.callback()
 def _common(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", is_eager=True, callback=_print_version)
+    ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Four papers on big-model quality at small-model cost: run, judged and drawn."""
-    if version:
-        print(__version__)
-        raise typer.Exit
 
 
 @app.command()

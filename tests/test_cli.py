@@ -40,6 +40,10 @@ def test_help_names_every_command(invoke: Invoke) -> None:
     assert all(f" {command} " in out for command in COMMANDS)
 
 
+def test_the_version_needs_no_command(invoke: Invoke) -> None:
+    assert invoke("--version") == (0, f"{cli.__version__}\n", "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
