@@ -4,12 +4,14 @@ Which cells exist, how one is computed, what is measured. An arm is a way of tra
 schedule for each of several durations, so that its runs make a curve of quality over wall-clock, and two arms a
 speed-up at equal quality (``iso_quality``). All arms of a repetition start from the same weights and see the same
 examples in the same order. Teachers are trained (stage 0), label the training set where an arm reads logits from a
-cache (1), learning rates are chosen on validation data (2), students trained (3), and language models fine-tuned (4).
+cache (1), learning rates are chosen on validation data (2), students trained (3), and language models fine-tuned (4),
+one that was not pretrained among them: what they score is the floor.
 """
 
 import json
 import time
 from functools import lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,6 +51,7 @@ from paper_repro.zoo.text import MaskedLm
 PAPER = "recycle"
 Modality = Literal["image", "masked_lm"]
 TASKS: dict[Modality, type[ImageTask] | type[MaskedLmTask]] = {"image": ImageTask, "masked_lm": MaskedLmTask}
+PASSES = 3  # of a teacher over the training images, when the time that takes is measured
 MEASURES: dict[Modality, str] = {"image": "accuracy", "masked_lm": "loss"}  # by which learning rates are chosen
 
 
@@ -81,7 +84,7 @@ class FineTuning(Config):
 
 
 class Glue(Config):
-    """Fine-tuning of the students of one duration on GLUE's tasks."""
+    """Fine-tuning on GLUE's tasks of the students of one duration, and of the first arm's before any training."""
 
     arms: list[str]
     duration: float
@@ -101,7 +104,8 @@ class Task(Config):
     student: ModelSpec  # its ``train`` gets the duration and the learning rate of the run
     durations: list[float]
     lrs: list[float]  # to choose from on validation data ...
-    tuned_at: float  # ... in runs of this duration
+    tuned_at: float  # ... in runs of this duration ...
+    tuning_seeds: int  # ... of so many repetitions
     teachers: dict[str, ModelSpec]
     arms: list[Arm]
     glue: Glue | None = None
@@ -140,10 +144,11 @@ class Where(Config):
 
 
 class TeacherSpec(Config):
-    """What decides a trained teacher."""
+    """What decides a trained teacher. ``seed``: of first weights that no student has, and of the order of examples."""
 
     where: Where
     spec: ModelSpec
+    seed: int = 0
 
 
 class Run(Config):
@@ -155,6 +160,7 @@ class Run(Config):
     arm: Arm
     teachers: list[TeacherSpec]
     lrs: list[float]
+    tuning_seeds: int
     rate_of: "Run | None" = None  # the run for which the learning rate is chosen; None: this one
 
 
@@ -193,10 +199,12 @@ def _cells_of_arm(config: RecycleConfig, task: Task, arm: Arm, seeds: int | None
         run = _run(task, arm, duration)
         found += [of_run("student", run, seed, 3) for seed in range(min(arm.seeds, seeds or arm.seeds))]
     if task.glue is not None and arm.name in task.glue.arms:
-        params = {"run": _run(task, arm, task.glue.duration).plain(), "recipe": task.glue.recipe.plain()}
-        for name in task.glue.tasks:
-            for seed in range(min(task.glue.seeds, seeds or task.glue.seeds)):
-                cell = of_run("glue", _run(task, arm, task.glue.duration), seed, 4)
+        recipe = task.glue.recipe.plain()
+        for duration in (0.0, task.glue.duration) if arm.name == task.glue.arms[0] else (task.glue.duration,):
+            run = _run(task, arm, duration)
+            for name, seed in product(task.glue.tasks, range(min(task.glue.seeds, seeds or task.glue.seeds))):
+                cell = of_run("glue", run, seed, 4)
+                params = cell.params | {"recipe": recipe}
                 found.append(cell.model_copy(update={"dataset": name, "params": params}))
     return found
 
@@ -251,6 +259,7 @@ def _run(task: Task, arm: Arm, duration: float) -> Run:
         arm=arm.model_copy(update={"seeds": 0, "durations": None, "rate_of": None}),
         teachers=[_teacher(task, task.teachers[name]) for name in arm.teachers],
         lrs=task.lrs,
+        tuning_seeds=task.tuning_seeds,
         rate_of=owner or (None if duration == task.tuned_at else _run(task, arm, task.tuned_at)),
     )
 
@@ -307,13 +316,14 @@ def _trained_by_json(spec_json: str, device: str) -> Teacher:
     task, spec = _examples(teacher.where, device), teacher.spec
     name = sha256_key({"teacher": teacher.plain(), "data": task.fingerprint})
     found = trained_teacher(
-        task.build(spec, seed=0),
+        task.build(spec, teacher.seed, teacher=1),
         cache_dir() / "models" / f"{name}.safetensors",
         task.source(spec, "train", augment=spec.augment),
         spec.train,
         device=device,
         dataset=task.label,
         loss=task.task_loss,
+        seed=teacher.seed,
     )
     found.model.to(device)
     if spec.train.channels_last:
@@ -370,16 +380,19 @@ def _image_task(where: Where, device: str) -> ImageTask:
 
 
 def _labelling_s(spec: TeacherSpec, device: str) -> float:
-    """Seconds of one clean pass of the teacher over the training images, taken once."""
+    """Seconds of a clean pass of the teacher over the training images: the median of ``PASSES``, taken once."""
     task, teacher = _image_task(spec.where, device), _trained(spec, device)
     name = sha256_key({"teacher": spec.plain(), "data": task.fingerprint, "device": device})
     path = cache_dir() / "labelling" / f"{name}.json"
     if not path.exists():
         source = task.source(spec.spec, "train")
-        started = time.perf_counter()
-        predict(teacher.model, source, 256, device=device, precision=spec.spec.train.precision)
-        write_atomic(path, json.dumps({"seconds": time.perf_counter() - started}))
-    return float(json.loads(path.read_text())["seconds"])
+        passes = []
+        for _ in range(PASSES):
+            started = time.perf_counter()
+            predict(teacher.model, source, 256, device=device, precision=spec.spec.train.precision)
+            passes.append(time.perf_counter() - started)
+        write_atomic(path, json.dumps({"seconds": passes}))
+    return float(np.median(json.loads(path.read_text())["seconds"]))
 
 
 def _compute_labels(spec: TeacherSpec, device: str) -> Outcome:
@@ -389,7 +402,7 @@ def _compute_labels(spec: TeacherSpec, device: str) -> Outcome:
 
 
 def rate(run: Run, device: str) -> float:
-    """The learning rate with the best validation quality of seed 0 (among equals the smaller), chosen once."""
+    """The learning rate with the best validation quality (among equals the smaller), chosen once."""
     owner = run.rate_of or run
     if len(owner.lrs) == 1:
         return owner.lrs[0]
@@ -402,15 +415,18 @@ def rate(run: Run, device: str) -> float:
 
 
 def _tuned(run: Run, device: str) -> dict[str, float]:
-    """Validation quality of seed 0 of a run with one learning rate, computed once."""
-    task = _examples(run.where, device)
-    name = sha256_key({"run": run.plain(), "data": task.fingerprint})
-    path = cache_dir() / "tuning" / f"{name}.json"
-    if not path.exists():
-        model = trained(run, 0, device)[0]
-        found = {metric.name: metric.value for metric in task.quality(run.student, model, "validation")}
-        write_atomic(path, json.dumps(found))
-    return dict(json.loads(path.read_text()))
+    """Mean validation quality of a run with one learning rate over its tuning repetitions, each computed once."""
+    task, found = _examples(run.where, device), []
+    for seed in range(run.tuning_seeds):
+        named = run.model_copy(update={"tuning_seeds": 0})
+        name = sha256_key({"run": named.plain(), "data": task.fingerprint, "seed": seed})
+        path = cache_dir() / "tuning" / f"recycle-{name}.json"
+        if not path.exists():
+            model = trained(run, seed, device)[0]
+            quality = {metric.name: metric.value for metric in task.quality(run.student, model, "validation")}
+            write_atomic(path, json.dumps(quality))
+        found.append(json.loads(path.read_text()))
+    return {name: float(np.mean([one[name] for one in found])) for name in found[0]}
 
 
 def _compute_tuning(run: Run, device: str) -> Outcome:
@@ -476,6 +492,7 @@ def _compute_student(run: Run, seed: int, device: str) -> Outcome:
         _trained(spec, device)  # which has the teacher check some rows
         if run.arm.cached:
             _labels(spec, device)
+    task.source(run.student, "train")  # nor is reading the data
     cpu = time.process_time()
     with peak_memory(torch.device(device)) as peak:
         model, result, pool = trained(run, seed, device)
@@ -528,9 +545,9 @@ def _compute_glue(run: Run, recipe: FineTuning, name: str, seed: int, device: st
     task, path = _examples(run.where, device), _student_path(run, seed, device)
     assert isinstance(task, MaskedLmTask)
     model = task.build(run.student, seed)
-    if path.exists():
+    if run.duration and path.exists():
         load_model(model, path)
-    else:
+    elif run.duration:
         model = trained(run, seed, device)[0]
         save_model(model, path)
     assert isinstance(model, MaskedLm)

@@ -127,6 +127,7 @@ def _students(tier: str, world: World, arms: Mapping[str, Arm], seeds: int) -> I
                 plain = steps * world.step_s * float(own.lognormal(0, 0.01))
                 training = {
                     "seconds": plain * cost(world, name, arm), "teacher_seconds": plain * (cost(world, name, arm) - 1),
+                    "training_flops": 1e9 * plain * cost(world, name, arm),
                     "cpu_seconds": plain, "steps": steps, "teacher_passes": steps * arm.share * arm.teachers, "lr": 0.1,
                     "teacher_training_seconds": 300.0 * bool(arm.share),
                     "labelling_seconds": 28.0 * (name == "kd-cached"),

@@ -107,8 +107,10 @@ def test_classes_are_learned_and_scored_on_the_dev_set(tokenizer):
     before = {name: value.clone() for name, value in state.items()}
     found = fine_tune(parts, state, SPEC, "sst2", RECIPE, 0, "cpu", tokenizer=tokenizer)
     assert [(metric.name, metric.unit, metric.split, metric.n) for metric in found] == [
-        ("accuracy", "fraction", "validation", 60), ("score", "fraction", "validation", 60)
-    ]  # fmt: skip
+        (name, "fraction", "validation", 60) for name in ("accuracy", "score", "score_constant")
+    ]
+    most = np.bincount(parts["train"].labels).argmax()
+    assert found[2].value == pytest.approx((parts["validation"].labels == most).mean())
     assert found[0].value > 0.95
     assert all(torch.equal(state[name], value) for name, value in before.items())  # the next task starts from it too
     again = fine_tune(parts, state, SPEC, "sst2", RECIPE, 0, "cpu", tokenizer=tokenizer)
@@ -119,7 +121,7 @@ def test_a_regression_on_pairs_is_learned(tokenizer):
     parts = {"train": similarity(200, 0), "validation": similarity(60, 1)}
     state = encoder(tokenizer.get_vocab_size())
     found = {m.name: m for m in fine_tune(parts, state, SPEC, "stsb", RECIPE, 0, "cpu", tokenizer=tokenizer)}
-    assert set(found) == {"pearson", "spearman", "score"}
+    assert set(found) == {"pearson", "spearman", "score", "score_constant"} and found["score_constant"].value == 0
     assert found["pearson"].value > 0.9 and found["pearson"].unit == "coefficient"
 
 

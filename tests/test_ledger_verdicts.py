@@ -411,6 +411,7 @@ def runs(arm, gain, durations=(1, 2, 4, 8), seeds=4, **where):
                     ("accuracy", 0.5 + 0.1 * math.log2(gain * duration) + noise[seed, i], "test"),
                     ("loss", 1 - 0.1 * math.log2(gain * duration) - noise[seed, i], "test"),
                     ("seconds", 10.0 * duration, "train"),
+                    ("training_flops", 1e9 * duration * (1 if arm == "ce" else 1.2), "train"),
                     ("teacher_training_seconds", 100.0, "train"),
                 )
             ],
@@ -439,6 +440,11 @@ def test_an_arm_that_trains_faster_is_judged_on_its_curve(fields):
 def test_a_teacher_that_is_paid_for_is_charged_to_each_run():
     verdict = judged(runs("ce", 1.0) + runs("kd", 2.0), iso_entry(charged={"teacher_training_seconds": 0.1}))
     assert verdict.measured == pytest.approx(40 / (20 + 10), rel=0.02)
+
+
+def test_operations_are_compared_where_they_are_asked_for():
+    verdict = judged(runs("ce", 1.0) + runs("kd", 1.5), iso_entry(cost="training_flops"))
+    assert verdict.measured == pytest.approx(1.5 / 1.2, rel=0.02)
 
 
 def test_only_seeds_with_all_durations_count():

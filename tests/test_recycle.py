@@ -27,7 +27,7 @@ def net(hidden: int, **changes: object) -> ModelSpec:
 def task(*arms: recycle.Arm, **changes: object) -> recycle.Task:
     found = recycle.Task(
         dataset="digits", modality="image", validation_fraction=0.2, student=net(8), durations=[0.5, 1], lrs=[0.1],
-        tuned_at=1, teachers={"a": net(16, epochs=2), "b": net(8, epochs=2, lr=0.05)}, arms=list(arms),
+        tuned_at=1, tuning_seeds=1, teachers={"a": net(16, epochs=2), "b": net(8, epochs=2, lr=0.05)}, arms=list(arms),
     )  # fmt: skip
     return found.model_copy(update=changes)
 
@@ -47,6 +47,14 @@ def weights(one: recycle.Arm, duration: float = 1) -> torch.Tensor:
 
 def values(cell: runner.Cell) -> dict[str, float]:
     return {f"{metric.split}/{metric.name}": metric.value for metric in recycle.compute(cell, "cpu").metrics}
+
+
+def _accuracy(run: recycle.Run, seed: int) -> float:
+    """On validation data."""
+    measured = recycle._examples(run.where, "cpu").quality(
+        run.student, recycle.trained(run, seed, "cpu")[0], "validation"
+    )
+    return next(one.value for one in measured if one.name == "accuracy")
 
 
 @pytest.fixture(autouse=True)
@@ -96,6 +104,20 @@ def test_what_a_run_costs_is_counted() -> None:
     assert found["test/teacher_accuracy"] > 0.5
 
 
+def test_a_teacher_begins_where_no_student_does() -> None:
+    spec = recycle._teacher(task(), net(8, lr=1e-9))
+    student = recycle._examples(spec.where, "cpu").build(spec.spec, 0).state_dict()
+    teacher = recycle._trained(spec, "cpu").model.state_dict()
+    assert not any(torch.allclose(student[name], teacher[name], atol=1e-3) for name in student if "weight" in name)
+
+
+def test_the_floor_of_glue_is_an_encoder_that_was_not_trained() -> None:
+    glue = recycle.Glue(arms=["ce", "kd"], duration=1, seeds=2, tasks=["sst2", "rte"], recipe={"train": SGD})  # type: ignore[arg-type]
+    found = cells(arm("ce"), arm("kd"), arm("other"), glue=glue)
+    methods = [cell.method for cell in found if cell.experiment == "glue" and cell.dataset == "rte"]
+    assert sorted(methods) == ["ce@0", "ce@0", "ce@1", "ce@1", "kd@1", "kd@1"]
+
+
 def test_a_cached_arm_is_charged_for_its_labels_and_asks_nobody() -> None:
     cached = arm(kd=Distillation(), teachers=["a"], cached=True)
     found = cells(cached)
@@ -107,10 +129,13 @@ def test_a_cached_arm_is_charged_for_its_labels_and_asks_nobody() -> None:
 
 def test_the_rate_is_the_best_on_validation_data_and_borrowed_where_an_arm_says_so() -> None:
     owner, borrower = arm("ce"), arm("smooth", label_smoothing=0.1, rate_of="ce")
-    found = cells(owner, borrower, lrs=[1e-5, 0.2])
+    found = cells(owner, borrower, lrs=[1e-5, 0.2], tuning_seeds=2)
     tuning = [cell for cell in found if cell.experiment == "tuning"]
     assert [cell.method for cell in tuning] == ["ce@1", "ce@1"]
     qualities = {values(cell)["train/lr"]: values(cell)["validation/accuracy"] for cell in tuning}
+    run = recycle.Run.model_validate(tuning[1].params["run"])
+    each = [_accuracy(run, seed) for seed in range(2)]
+    assert qualities[0.2] == pytest.approx(np.mean(each)) and each[0] != each[1]
     for cell in found:
         if cell.experiment == "student":
             assert recycle.rate(recycle.Run.model_validate(cell.params["run"]), "cpu") == max(

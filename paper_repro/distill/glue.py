@@ -41,7 +41,7 @@ TASKS: dict[str, GlueTask] = {
     "stsb": GlueTask(("pearson", "spearman"), regression=True),
 }
 UNITS = {"accuracy": "fraction", "f1": "fraction", "matthews": "coefficient", "pearson": "coefficient",
-         "spearman": "coefficient", "score": "fraction"}  # fmt: skip
+         "spearman": "coefficient", "score": "fraction", "score_constant": "fraction"}  # fmt: skip
 
 
 def load_glue(task: str, split: str) -> TextSplit:
@@ -76,7 +76,8 @@ def fine_tune(
     ``parts``: the texts, {"train", "validation"}, as ``load_glue`` reads them. ``encoder_state``: from
     ``MaskedLm.encoder_state`` of a model that ``spec`` describes, which reads text through ``tokenizer``. ``limit``:
     train on so many examples, the same for every model and repetition. Initialisation of the head and order of the data
-    come from ``seed``. Raises UserError for an unknown task and an encoder that does not fit.
+    come from ``seed``. "score_constant" is the score of answering always the most frequent class of the training set.
+    Raises UserError for an unknown task and an encoder that does not fit.
     """
     kind = _kind(task)
     training = parts["train"]
@@ -94,6 +95,8 @@ def fine_tune(
     outputs = predict(model, sources["validation"], 256, device=device).numpy()
     predicted = outputs[:, 0] if kind.regression else outputs.argmax(axis=1)
     found = scores(task, predicted, parts["validation"].labels)
+    constant = np.full(len(predicted), 0 if kind.regression else np.bincount(training.labels).argmax())
+    found["score_constant"] = scores(task, constant, parts["validation"].labels)["score"]
     return [
         Metric(name=name, value=value, unit=UNITS[name], split="validation", n=len(predicted))
         for name, value in found.items()

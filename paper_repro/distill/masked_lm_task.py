@@ -120,9 +120,9 @@ class MaskedLmTask:
             everywhere=everywhere, drawn=drawn, device=self.device, extra=extra,
         )  # fmt: skip
 
-    def build(self, spec: ModelSpec, seed: int) -> nn.Module:
-        """A fresh model; all methods of one repetition start from the same."""
-        torch.manual_seed(seeds.derive(seed, "init", dataset=self.label, model=spec.model))
+    def build(self, spec: ModelSpec, seed: int, **axes: int) -> nn.Module:
+        """A fresh model; all methods of one repetition start from the same. Other ``axes`` give other weights."""
+        torch.manual_seed(seeds.derive(seed, "init", dataset=self.label, model=spec.model, **axes))
         return zoo.build(spec.model, self.tokenizer(spec).get_vocab_size(), **spec.options).to(self.device)
 
     def task_loss(self, logits: Tensor, batch: Batch, label_smoothing: float = 0.0) -> Tensor:

@@ -51,10 +51,11 @@ def trained_teacher(
     device: str,
     dataset: str,
     loss: Callable[[Tensor, dict[str, Any]], Tensor] = _cross_entropy,
+    seed: int = 0,
 ) -> Teacher:
     """``model`` with the weights in ``path``, or trained now by ``loss`` (of logits and batch) and saved there.
 
-    A killed run resumes from a checkpoint beside ``path``. ``dataset`` names the random streams.
+    A killed run resumes from a checkpoint beside ``path``. ``dataset`` and ``seed`` name the random streams.
     """
     if path.exists():
         clocks = load_model(model, path)
@@ -65,7 +66,7 @@ def trained_teacher(
         source,
         lambda net, batch, _: loss(forward(net, batch), batch),
         recipe,
-        seed=0,
+        seed=seed,
         device=device,
         checkpoint=checkpoint,
         stream_axes={"dataset": dataset, "role": "teacher"},

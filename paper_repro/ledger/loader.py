@@ -66,8 +66,8 @@ class Iso(Config):
     """Iso-quality speed-up of ``arm`` over ``baseline``: see ``iso_quality``.
 
     An arm's runs are the methods ``<arm>@<duration>``. The quality asked for is the baseline's mean at the duration
-    ``at``. ``less_is_better``: for a loss. ``charged``: metrics in seconds that are added to each run of the arm, times
-    a weight, as for a teacher that so many students share.
+    ``at``. ``less_is_better``: for a loss. ``cost``: what is compared at that quality. ``charged``: metrics in the unit
+    of ``cost`` that are added to each run of the arm, times a weight, as for a teacher that so many students share.
     """
 
     arm: str
@@ -75,6 +75,7 @@ class Iso(Config):
     at: float
     quality: str = "accuracy"
     less_is_better: bool = False
+    cost: Literal["seconds", "training_flops"] = "seconds"
     charged: dict[str, float] = Field(default_factory=dict)
 
 

@@ -93,7 +93,7 @@ class Cells:
         return at_equal_loss(read(matched.arm), [read(method) for method in matched.baseline])
 
     def _runs(self, arm: str, iso: Iso, part: Part) -> dict[float, pd.DataFrame]:
-        """Of an arm for each duration, ascending: ``quality`` and ``seconds`` by seed."""
+        """Of an arm for each duration, ascending: ``quality`` and ``cost`` by seed."""
         cells = self.cells
         for axis in ("dataset", "model"):
             cells = cells if getattr(part, axis) is None else cells[cells[axis] == getattr(part, axis)]
@@ -102,10 +102,10 @@ class Cells:
         for name, duration in sorted(names.items(), key=lambda item: item[1]):
             (keys,) = self._keys(Selection(dataset=part.dataset, model=part.model, method=name))
             quality = self._metric(Term(metric=iso.quality), keys) * (-1 if iso.less_is_better else 1)
-            seconds = self._metric(Term(metric="seconds", split="train"), keys)
+            cost = self._metric(Term(metric=iso.cost, split="train"), keys)
             for metric, weight in iso.charged.items() if arm == iso.arm else ():
-                seconds = seconds + weight * self._metric(Term(metric=metric, split="train"), keys)
-            found[duration] = pd.concat({"quality": quality, "seconds": seconds}, axis=1, join="inner").dropna()
+                cost = cost + weight * self._metric(Term(metric=metric, split="train"), keys)
+            found[duration] = pd.concat({"quality": quality, "cost": cost}, axis=1, join="inner").dropna()
         if not found:
             raise NoRecords
         return found
@@ -215,8 +215,8 @@ def _filled(selection: Selection, part: Part) -> Selection:
 
 def _curve_of(runs: dict[float, pd.DataFrame], seeds: list[int]) -> Curve:
     columns = [frame.loc[seeds] for frame in runs.values()]
-    seconds, quality = (np.stack([frame[name] for frame in columns], axis=1) for name in ("seconds", "quality"))
-    return Curve(seconds, quality)
+    cost, quality = (np.stack([frame[name] for frame in columns], axis=1) for name in ("cost", "quality"))
+    return Curve(cost, quality)
 
 
 def terms_of(check: Check, part: Part) -> list[Term]:

@@ -85,6 +85,7 @@ RUN = [*PANEL, "arm", "duration", "seed"]
 QUALITIES = ("accuracy", "loss")  # of the test set
 TRAINING = (
     "seconds", "teacher_seconds", "steps", "teacher_passes", "teacher_training_seconds", "labelling_seconds",
+    "training_flops",
 )  # fmt: skip
 
 
@@ -218,22 +219,23 @@ def _speedup(baseline: Fixed, method: Fixed, quality: float, resamples: int) -> 
 
 
 def pair(
-    task: Task, arm: str, baseline: str = BASELINE, charged: Mapping[str, float] | None = None, at: float | None = None
-) -> Pair | None:
+    task: Task, arm: str, baseline: str = BASELINE, charged: Mapping[str, float] | None = None, at: float | None = None,
+    cost: str = "seconds",
+) -> Pair | None:  # fmt: skip
     """Two arms as curves, as the ledger's checks compare them; None where one has fewer than two durations.
 
-    ``charged``: metrics in seconds that are added to each run of ``arm``, times a weight. The quality asked for is the
-    baseline's mean at the duration ``at`` (None: ``Task.duration``).
+    ``cost``: what is compared at equal quality. ``charged``: metrics in its unit that are added to each run of ``arm``,
+    times a weight. The quality asked for is the baseline's mean at the duration ``at`` (None: ``Task.duration``).
     """
     at = task.duration if at is None else at
     chosen = []
     for name in (baseline, arm):
         rows = task.of(name)
-        seconds = rows["seconds"]
+        total = rows[cost]
         for metric, weight in (charged or {}).items() if name == arm else ():
-            seconds = seconds + weight * rows[metric]
-        rows = rows.assign(seconds=seconds)
-        chosen.append([rows.pivot(index="seed", columns="duration", values=name) for name in ("seconds", "quality")])
+            total = total + weight * rows[metric]
+        rows = rows.assign(cost=total)
+        chosen.append([rows.pivot(index="seed", columns="duration", values=name) for name in ("cost", "quality")])
     shared = sorted(set.intersection(*(set(frame.dropna().index) for frames in chosen for frame in frames)))
     if not shared or at not in chosen[0][0]:
         return None
@@ -294,12 +296,13 @@ def _is_of(part: Part, task: Task) -> bool:
 
 
 class Comparison(NamedTuple):
-    """A speed-up: arm, baseline, what is charged, and the baseline's duration whose quality is asked for."""
+    """A speed-up: arm, baseline, what is charged, the baseline's duration whose quality is asked for, and in what."""
 
     arm: str
     baseline: str
     charged: tuple[tuple[str, float], ...]
     at: float
+    cost: str = "seconds"
 
 
 def speedup_claims(task: Task) -> dict[Comparison, list[str]]:
@@ -307,7 +310,7 @@ def speedup_claims(task: Task) -> dict[Comparison, list[str]]:
     found: dict[Comparison, list[str]] = {}
     for name, _, part, iso in isos(task.tier):
         if _is_of(part, task):
-            compared = Comparison(iso.arm, iso.baseline, tuple(sorted(iso.charged.items())), iso.at)
+            compared = Comparison(iso.arm, iso.baseline, tuple(sorted(iso.charged.items())), iso.at, iso.cost)
             found.setdefault(compared, []).append(claim(name, part))
     return found
 

@@ -63,9 +63,15 @@ def _speedups(results: Results) -> Iterator[Line]:
     """The best arm of each task beside the paper's best, each arm over ce, and what else the ledger compares."""
     for task in tasks(results):
         claims = speedup_claims(task)
-        asked = [Comparison(arm, BASELINE, (), task.duration) for arm in task.arms if arm != BASELINE]
+        asked = [
+            Comparison(arm, BASELINE, (), task.duration, cost)
+            for cost in ("seconds", "training_flops")
+            for arm in task.arms
+            if arm != BASELINE
+        ]
         lines = {compared: _speedup(task, compared, claims) for compared in dict.fromkeys([*asked, *claims])}
-        known = [line for compared in asked if (line := lines[compared]).ours and compared.arm not in UNTAUGHT]
+        timed = [compared for compared in asked if compared.cost == "seconds" and compared.arm not in UNTAUGHT]
+        known = [line for compared in timed if (line := lines[compared]).ours]
         if known:
             best = max(known, key=lambda line: line.ours.estimate if line.ours else 0.0)
             number = BEST[task.measure]
@@ -76,9 +82,10 @@ def _speedups(results: Results) -> Iterator[Line]:
 def _speedup(task: Task, compared: Comparison, claims: Mapping[Comparison, list[str]]) -> Line:
     both = None
     if {compared.arm, compared.baseline} <= set(task.arms):
-        both = pair(task, compared.arm, compared.baseline, dict(compared.charged), compared.at)
+        both = pair(task, compared.arm, compared.baseline, dict(compared.charged), compared.at, compared.cost)
     paid = "".join(f", charged {_paid(name, weight)}" for name, weight in compared.charged)
-    quantity = f"speed-up to the quality of {compared.baseline} after {task.after(compared.at)}"
+    kind = "speed-up" if compared.cost == "seconds" else "speed-up in FLOPs"
+    quantity = f"{kind} to the quality of {compared.baseline} after {task.after(compared.at)}"
     ours = both.speedup() if both else None
     return Line(
         task.dataset, _label(compared.arm) + paid, quantity, "times", None, ours, tuple(claims.get(compared, ()))
@@ -92,7 +99,8 @@ def _paid(metric: str, weight: float) -> str:
 
 SPEEDUP_TABLE = _table(
     "speedup-table",
-    "Speed-up: wall-clock of the baseline that is named to a quality over that of the arm. Where there is a claim and "
+    "Speed-up: wall-clock of the baseline that is named to a quality over that of the arm; in FLOPs, which no machine's "
+    "clock disturbs, the same of the operations counted. Where there is a claim and "
     "no number, there are no runs, or the curves do not both have that quality. The paper's numbers are its best ones, "
     "of which teacher, duration and quality were not found. Teacher forward passes are counted, training the teacher "
     "is not unless it says so. Intervals: 95 % over seeds.",
