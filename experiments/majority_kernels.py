@@ -3,7 +3,8 @@
 Which cells exist, how one is computed, what is measured. An arm is a way of training one small model; all deploy the
 same plain model. Repetition s of all arms has the same training examples, first weights and order of examples, so that
 arms are compared in pairs. Learning rate and weight decay are chosen per arm from the same candidates on validation
-data (stage 0), then, for arms that have one, how strong it is (1); then the arms are trained for the record (2).
+data (stage 0), then, for arms that have one, how strong it is (1), and the rates once more at that strength (2); then
+the arms are trained for the record (3).
 The paper's method section could not be read: ``kernels`` is a declared reading of it, and the arms ablate each choice.
 """
 
@@ -63,6 +64,7 @@ PROBE = 512  # training examples on which curvature is measured
 NOISE = 0.1  # of the weights' standard deviation: for the rise of the loss
 RECALIBRATION = 2048  # training examples that norms' statistics are taken from, at most
 SELECTION = 1024  # training examples on which neurons are selected, at most
+CHOICES = {"rate": 0, "strength": 1, "rate again": 2}  # what is chosen on validation data, and its stage
 FINE_TUNING_RATE = 0.1  # of the learning rate, after a selection
 
 
@@ -197,25 +199,22 @@ def cells(config: MajorityConfig, data: str | None = None, seeds: int | None = N
 
 
 def _cells_of_arm(config: MajorityConfig, task: Task, arm: Arm, size: int, seeds: int | None) -> Iterator[Cell]:
-    def cell(run: Run, seed: int, stage: int) -> Cell:
-        traced = stage == 2 and seed < arm.traced and run.duration == 1 and size == task.sizes[0]
+    def cell(run: Run, seed: int, **more: Any) -> Cell:
         return Cell(
-            paper=PAPER, experiment="tuning" if stage < 2 else "student", tier=config.tier,
+            paper=PAPER, experiment="tuning" if "choice" in more else "student", tier=config.tier,
             dataset=data.label(task.dataset), model=task.student.model, method=method_name(task, run),
-            params={"run": run.plain()} | ({"traced": True} if traced else {}), seed=seed, stage=stage,
+            params={"run": run.plain()} | more, seed=seed, stage=CHOICES.get(more.get("choice", ""), len(CHOICES)),
         )  # fmt: skip
 
     whole = _run(task, arm, size, 1.0)
-    if arm.rate_of is None and len(task.rates) > 1:
-        for number, rate in enumerate(task.rates):
-            yield cell(_first_strength(whole).model_copy(update={"rates": [rate]}), number, 0)
-    if len(arm.strengths) > 1:
-        owner = whole.rate_of or _first_strength(whole)
-        for number, strength in enumerate(arm.strengths):
-            yield cell(_with_strengths(whole, [strength]).model_copy(update={"rate_of": owner}), number, 1)
+    for choice in _choices(whole):
+        candidates = whole.arm.strengths if choice == "strength" else whole.rates
+        yield from (cell(whole, number, choice=choice) for number in range(len(candidates)))
     for duration in arm.durations:
         run = _run(task, arm, size, duration)
-        yield from (cell(run, seed, 2) for seed in range(min(task.seeds, seeds or task.seeds)))
+        for seed in range(min(task.seeds, seeds or task.seeds)):
+            traced = seed < arm.traced and duration == 1 and size == task.sizes[0]
+            yield cell(run, seed, **({"traced": True} if traced else {}))
 
 
 def data_sets(config: MajorityConfig) -> set[str]:
@@ -271,12 +270,10 @@ def _run(task: Task, arm: Arm, size: int, duration: float) -> Run:
     return run.model_copy(update={"rate_of": _run(task, owner, size, 1.0)})
 
 
-def _with_strengths(run: Run, strengths: list[float]) -> Run:
-    return run.model_copy(update={"arm": run.arm.model_copy(update={"strengths": strengths})})
-
-
-def _first_strength(run: Run) -> Run:
-    return _with_strengths(run, run.arm.strengths[:1])
+def _choices(run: Run) -> list[str]:
+    """What is chosen for ``run`` itself, in order."""
+    rates, strengths = run.rate_of is None and len(run.rates) > 1, len(run.arm.strengths) > 1
+    return [name for name, wanted in zip(CHOICES, (rates, strengths, rates and strengths), strict=True) if wanted]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -289,7 +286,7 @@ def compute(cell: Cell, device: str) -> Outcome:
         return _compute_timing(cell, device)
     run = Run.model_validate(cell.params["run"])
     if cell.experiment == "tuning":
-        return _compute_tuning(run, device)
+        return _compute_tuning(run, cell.params["choice"], cell.seed, device)
     return _compute_student(run, cell.seed, device, traced="traced" in cell.params)
 
 
@@ -312,42 +309,50 @@ def subset(task: ClassificationTask, size: int, seed: int) -> np.ndarray:
     return np.sort(seeds.numpy_rng(seed, "subset", dataset=task.label).permutation(total)[:size])
 
 
-def settings_of(run: Run, device: str) -> Settings:
-    """The rate and the strength with the best validation accuracy, each chosen once: first the rate, at the first
-    strength, then the strength at that rate. Among equals the first."""
-    owner = _first_strength(run.rate_of or run)
-    rates = [owner.model_copy(update={"rates": [rate]}) for rate in owner.rates]
-    rate = rates[0] if len(rates) == 1 else max(rates, key=lambda one: _tuned(one, device))
-    strengths = [_with_strengths(run, [strength]) for strength in run.arm.strengths]
-    if not strengths:
-        return Settings(rate=rate.rates[0])
-    at_rate = [one.model_copy(update={"rates": rate.rates, "rate_of": None, "duration": 1.0}) for one in strengths]
-    best = at_rate[0] if len(at_rate) == 1 else max(at_rate, key=lambda one: _tuned(one, device))
-    return Settings(rate=rate.rates[0], strength=best.arm.strengths[0])
+def settings_of(run: Run, device: str, before: str | None = None) -> Settings:
+    """The rate and the strength with the best validation accuracy, chosen in turn; see ``CHOICES``. Among equals the
+    first. ``before``: as they are before that choice is made."""
+    owner = run.rate_of
+    if owner is not None and owner.arm == run.arm:  # a shorter run
+        return settings_of(owner, device)
+    rate = run.rates[0] if owner is None else settings_of(owner, device).rate
+    chosen = Settings(rate=rate, strength=next(iter(run.arm.strengths), None))
+    for choice in _choices(run):
+        if choice == before:
+            break
+        chosen = max(_candidates(run, choice, chosen), key=lambda one: _tuned(run, one, device))
+    return chosen
 
 
-def _tuned(run: Run, device: str) -> float:
-    """Mean validation accuracy of a run with one rate and one strength at most, computed once."""
-    task = _examples(run.where, device)
-    settings = Settings(rate=run.rates[0], strength=next(iter(run.arm.strengths), None))
+def _candidates(run: Run, choice: str, chosen: Settings) -> list[Settings]:
+    if choice == "strength":
+        return [chosen.model_copy(update={"strength": strength}) for strength in run.arm.strengths]
+    return [chosen.model_copy(update={"rate": rate}) for rate in run.rates]
+
+
+def _tuned(run: Run, settings: Settings, device: str) -> float:
+    """Mean validation accuracy of a whole run with these settings over its tuning repetitions, each computed once."""
+    task, strengths = _examples(run.where, device), [] if settings.strength is None else [settings.strength]
+    arm = run.arm.model_copy(update={"name": "", "strengths": strengths})
+    named = run.model_copy(
+        update={"tuning_seeds": 0, "rate_of": None, "rates": [settings.rate], "duration": 1.0, "arm": arm}
+    )
     total = 0.0
     for seed in range(run.tuning_seeds):
-        named = run.model_copy(update={"tuning_seeds": 0, "arm": run.arm.model_copy(update={"name": ""})})
         key = sha256_key({"run": named.plain(), "data": task.fingerprint, "seed": seed})
         path = cache_dir() / "tuning" / f"majority-{key}.json"
         if not path.exists():
-            model = fit(run, settings, seed, device).model
+            model = fit(named, settings, seed, device).model
             found = {one.name: one.value for one in task.quality(run.student, model, "validation")}
             write_atomic(path, json.dumps(found))
         total += json.loads(path.read_text())["accuracy"]
     return total / run.tuning_seeds
 
 
-def _compute_tuning(run: Run, device: str) -> Outcome:
-    settings = settings_of(run, device)
-    chosen = run.model_copy(update={"rates": [settings.rate], "rate_of": None})
+def _compute_tuning(run: Run, choice: str, number: int, device: str) -> Outcome:
+    settings = _candidates(run, choice, settings_of(run, device, before=choice))[number]
     metrics = [
-        Metric(name="accuracy", value=_tuned(chosen, device), unit="fraction", split="validation"),
+        Metric(name="accuracy", value=_tuned(run, settings, device), unit="fraction", split="validation"),
         *_of_settings(settings),
     ]
     return Outcome(metrics, protocol=run.student.train.protocol())
@@ -390,7 +395,7 @@ def _fit(
         return _selected(run, settings, seed, task, only)
     model = task.build(_spec(run, settings), seed)
     prepare(model, run, settings, seed, task)
-    follow = Trace(task, run.student, only, arm.k) if traced else None
+    follow = Trace(model, task, run.student, only) if traced else None
     average = _average(arm, settings, model)
     result = _train(model, run, settings, seed, task, only, follow=follow, average=average)
     model = (model if average is None else average.model.module).eval()
@@ -562,9 +567,10 @@ class Trace:
 
     LOOKS = 6
 
-    def __init__(self, task: ImageTask | SentenceTask, spec: ModelSpec, only: np.ndarray, k: int) -> None:
-        self.task, self.spec, self.only, self.k = task, spec, only, k
+    def __init__(self, model: nn.Module, task: ImageTask | SentenceTask, spec: ModelSpec, only: np.ndarray) -> None:
+        self.task, self.spec, self.only = task, spec, only
         self.found: dict[str, list[float | None]] = {"step": [], "spread": [], "top_eigenvalue": [], "train_loss": []}
+        self.found |= {f"spread/{layer}": [] for layer in kernels.spread(model)}
 
     def look(self, model: nn.Module, step: Step) -> None:
         """Before a step, if it is one of those."""
@@ -578,6 +584,8 @@ class Trace:
         spread = kernels.spread(model)
         self.found["step"].append(float(step))
         self.found["spread"].append(float(np.mean(list(spread.values()))) if spread else 0.0)
+        for layer, value in spread.items():
+            self.found[f"spread/{layer}"].append(value)
         self.found["top_eigenvalue"].append(sharp["top_eigenvalue"])
         self.found["train_loss"].append(sharp["loss"])
 
@@ -634,9 +642,9 @@ def _compute_student(run: Run, seed: int, device: str, traced: bool) -> Outcome:
         Metric.of_training("seconds", found.seconds, "s"),
         Metric.of_training("optimizer_runs", found.runs, "runs"),
         Metric.of_training("diverged", found.diverged, "1"),
-        Metric.of_training("size", run.size, "examples"),
         Metric.of_training("training_flops", 3 * flops * found.examples, "FLOP"),
         *([Metric.of_training("spread", float(np.mean(list(spread.values()))), "1")] if spread else []),
+        *(Metric.of_training(f"spread/{layer}", value, "1") for layer, value in spread.items()),
     ]
     return Outcome(
         metrics,

@@ -57,8 +57,11 @@ def test_at_the_cpu_tier_families_have_their_seeds_and_arms_that_are_compared_th
     for task in runner.load_config("majority", "cpu").tasks:
         assert task.seeds >= (20 if task.student.model == "mlp" else 8)
         mapped = {arm.name for arm in task.arms if arm.mapped}
-        assert mapped == {"plain", "mk2", "mk4", "noise"} and len(task.sizes) == 3
-        assert all(arm.rate_of is None for arm in task.arms if arm.mapped)
+        assert mapped == {"plain", "plain-at-mk2", "mk2", "mk4", "noise"} and len(task.sizes) == 3
+        borrowers = {arm.name for arm in task.arms if arm.rate_of is not None}
+        assert borrowers == {
+            "plain-at-mk2", "mk1", "mk2-lr", "mk2-lrk", "const2-lr", "const2-lrk", "plain-slow"
+        }, "arms that are defined by the rates of another, and no more"  # fmt: skip
 
 
 def test_one_copy_is_the_plain_model_and_so_is_no_noise() -> None:
@@ -113,7 +116,7 @@ def test_what_each_arm_costs_is_counted() -> None:
     assert runs == {"plain": 1, "mk": 1, "ensemble": 3, "selected": 1, "tuned": 2}
     for one in found.values():
         assert one["train/different_keys"] == one["train/folding_difference"] == one["train/diverged"] == 0
-        assert one["train/parameter_ratio"] == 1 and one["train/size"] == 100
+        assert one["train/parameter_ratio"] == 1
     assert found["mk"]["train/spread"] > 0 and "train/spread" not in found["plain"]
 
 
@@ -121,15 +124,27 @@ def test_rate_and_strength_are_the_best_on_validation_data() -> None:
     arm = {"name": "noise", "method": "noise", "strengths": [0.2, 5.0]}
     rates = [{"lr": 1e-5, "weight_decay": 0.0}, {"lr": 0.1, "weight_decay": 0.0}]
     cells = majority.cells(config(arm, rates=rates))
-    assert [cell.experiment for cell in cells] == ["tuning"] * 4 + ["student"]
-    by_rate, by_strength = [[values(cell) for cell in cells[part]] for part in (slice(0, 2), slice(2, 4))]
+    assert [cell.experiment for cell in cells] == ["tuning"] * 6 + ["student"]
+    by_rate, by_strength, again = [[values(cell) for cell in cells[i : i + 2]] for i in (0, 2, 4)]
     assert [one["train/lr"] for one in by_rate] == [1e-5, 0.1]
     assert [one["train/strength"] for one in by_rate] == [0.2, 0.2], "rates are compared at the first strength"
     best = max(by_rate, key=lambda one: one["validation/accuracy"])
     assert [one["train/lr"] for one in by_strength] == [best["train/lr"]] * 2
     strongest = max(by_strength, key=lambda one: one["validation/accuracy"])
+    assert [one["train/strength"] for one in again] == [strongest["train/strength"]] * 2, "and then once more"
+    best = max(again, key=lambda one: one["validation/accuracy"])
     chosen = values(cells[-1])
     assert (chosen["train/lr"], chosen["train/strength"]) == (best["train/lr"], strongest["train/strength"])
+
+
+def test_a_shorter_run_and_a_borrower_have_the_settings_of_whom_they_belong_to() -> None:
+    rates = [{"lr": 1e-5, "weight_decay": 0.0}, {"lr": 0.1, "weight_decay": 0.0}]
+    noise = {"name": "noise", "method": "noise", "strengths": [0.2, 5.0], "durations": [1, 0.5]}
+    found = majority.cells(config(noise, {"name": "short", "rate_of": "noise", "durations": [0.5]}, rates=rates))
+    students = {cell.method: values(cell) for cell in found if cell.experiment == "student"}
+    settings = [{name: one.get(f"train/{name}") for name in ("lr", "strength")} for one in students.values()]
+    assert list(students) == ["noise", "noise:0.5", "short:0.5"] and settings[0] == settings[1]
+    assert settings[2] == {"lr": settings[0]["lr"], "strength": None}
 
 
 def test_a_run_that_diverges_counts_with_the_model_it_began_with() -> None:
@@ -151,6 +166,10 @@ def test_traces_are_kept_and_change_nothing() -> None:
     traced, bare = (majority.cells(config(arm | {"traced": number}))[0] for number in (1, 0))
     found = majority.compute(traced, "cpu")
     assert len(found.samples["step"]) == len(found.samples["spread"]) == majority.Trace.LOOKS + 1
+    layers = [name for name in found.samples if name.startswith("spread/")]
+    assert len(layers) == 3, "each kernel's is kept"
+    means = np.mean([found.samples[name] for name in layers], axis=0)
+    assert found.samples["spread"] == pytest.approx(list(means))
     assert found.samples["step"][-1] == 20 and all(value > 0 for value in found.samples["spread"])
     same = {one.name: one.value for one in majority.compute(bare, "cpu").metrics if one.name != "seconds"}
     assert {one.name: one.value for one in found.metrics if one.name != "seconds"} == same

@@ -20,10 +20,12 @@ def with_norms(name: str, module: nn.Module) -> bool:
 def similarity(model: nn.Module, step: int, *, seed: int = 0) -> Tensor:
     """Squared cosine of two copies, all kernels of each taken as one vector: float []; which two is drawn per step.
 
+    Norms are left out, as in their code: their weights begin equal, and would be what is driven apart.
+
     Raises UserError for a model with fewer than two copies, or whose copies ``MajoritySGD`` trains: it sees no gradient
     but that of the mixture.
     """
-    stacks = [stack for _, stack in untied(model)]
+    stacks = [stack for _, stack in untied(model) if stack.ndim > 2]
     if not stacks or len(stacks[0]) < 2:
         raise UserError("Two copies are compared; expand the model with k of 2 or more.")
     if not all(stack.requires_grad for stack in stacks):

@@ -105,14 +105,14 @@ def parameter_groups(model: nn.Module, config: TrainConfig) -> list[dict[str, An
     ]
 
 
-def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """The optimiser ``config`` names, on ``parameter_groups``.
+def make_optimizer(model: nn.Module, config: TrainConfig, *, fused: bool | None = None) -> torch.optim.Optimizer:
+    """The optimiser ``config`` names, on ``parameter_groups``. ``fused``: torch's own fused update of SGD and AdamW.
 
     ``sparse_adam``: tables with sparse gradients get SparseAdam, which touches a batch's rows only and knows no weight
     decay, all else AdamW (Sparse Distillation, section 2.5). ``sgd``: fused majority kernels get MajoritySGD.
     """
-    fused = is_fused(model)
-    if fused and (config.optimizer != "sgd" or config.grad_clip is not None or rank_and_world()[1] > 1):
+    majority = is_fused(model)
+    if majority and (config.optimizer != "sgd" or config.grad_clip is not None or rank_and_world()[1] > 1):
         raise UserError(
             "Fused majority kernels are trained by SGD, in one process, without clipping; do not fuse them."
         )
@@ -126,14 +126,14 @@ def make_optimizer(model: nn.Module, config: TrainConfig) -> torch.optim.Optimiz
         dense = torch.optim.AdamW([group for group in groups if group["params"]], lr=config.lr, betas=config.betas)
         return Together([SparseAdam(tables, lr=config.lr, betas=config.betas), dense]) if tables else dense
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas)
+        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
     settings: dict[str, Any] = {
         "lr": config.lr,
         "momentum": config.momentum,
         "nesterov": config.nesterov and config.momentum > 0,
     }
-    rest = torch.optim.SGD(groups, **settings)
-    if not fused:
+    rest = torch.optim.SGD(groups, **settings, fused=fused)
+    if not majority:
         return rest
     from paper_repro.kernels.fused import MajoritySGD
 
