@@ -56,6 +56,11 @@ def factor(task: dict[str, Any], size: int) -> float:
 
 def _students(tier: str, task: dict[str, Any], seeds: int) -> Iterator[Record]:
     for arm in task["arms"]:
+        for number, rate in enumerate(task["rates"] if "rate_of" not in arm else []):
+            metrics = [Metric(name=name, value=value, unit="1", split="train") for name, value in rate.items()]
+            accuracy = 0.5 + 0.1 * (rate["lr"] == 0.1)
+            metrics.append(Metric(name="accuracy", value=accuracy, unit="1", split="validation"))
+            yield _record(tier, "tuning", (task["dataset"], task["student"]["model"], arm["name"]), number, metrics, {})
         for size in task["sizes"] if arm.get("mapped") else task["sizes"][:1]:
             for share in arm.get("durations", [1.0]):
                 name = arm["name"] + ("" if share == 1 else f":{share:g}")
@@ -83,6 +88,7 @@ def _metrics(task: dict[str, Any], arm: str, size: int, share: float, seed: int)
     train = {"accuracy": 1 - 0.4 * few, "loss": loss}
     training = {
         "training_flops": cost, "seconds": share * COST.get(arm, 1.0) * float(own.lognormal(0, 0.05)), "lr": 0.1,
+        "weight_decay": 5e-4,
         "different_keys": 0.0, "folding_difference": 0.0, "optimizer_runs": 1.0, "log_top_eigenvalue": 3.0 + luck,
     }  # fmt: skip
     return [
@@ -96,7 +102,10 @@ def _trace(task: dict[str, Any], arm: str, seed: int) -> dict[str, Any]:
     steps = np.arange(7) * task["student"]["train"]["steps"] // 6
     luck = np.exp(0.1 * np.random.default_rng([zlib.crc32(arm.encode()), seed]).normal(size=7))
     past = steps / steps[-1]
-    return {
+    layers = {} if arm not in SPREAD else {
+        f"spread/{layer}": SPREAD[arm] * (1 + i) * np.exp(-2 * past) for i, layer in enumerate(("a", "b", "head"))
+    }  # fmt: skip
+    return layers | {
         "step": steps.astype(float), "spread": SPREAD.get(arm, 0.0) * np.exp(-2 * past) * luck,
         "top_eigenvalue": (4 + 40 * past * (1 if arm == "plain" else 0.5)) * luck,
         "train_loss": 2.3 * np.exp(-4 * past) * luck,

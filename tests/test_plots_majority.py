@@ -20,7 +20,7 @@ from paper_repro.plots.style import SETTINGS, style
 from paper_repro.results import Metric, Record, samples_to_frame, to_frame
 
 PLOTS = list(majority.PLOTS.values())
-TABLES = {"accuracy-table", "step-table"}
+TABLES = {"accuracy-table", "rates-table", "step-table"}
 AGAIN = {*TABLES, "overhead"}  # drawn a second time from what was written
 TIMED = {"overhead", "step-table"}
 DIGITS, RESNET = ("digits", "mlp"), ("cifar10-jpeg", "resnet8-w8")
@@ -72,6 +72,7 @@ def of(shown: Shown, name: str, panel: tuple[str, str] = DIGITS) -> pd.DataFrame
 
 def of_run(records: list[Record], method: str, seed: int, panel: tuple[str, str] = DIGITS) -> Record:
     found = [record for record in of_panels(records, panel) if (record.method, record.seed) == (method, seed)]
+    found = [record for record in found if record.experiment == "student"]
     assert len(found) == 1
     return found[0]
 
@@ -137,7 +138,7 @@ def test_at_equal_training_loss_plain_training_is_read_between_its_runs() -> Non
         key = f"{seed}{method.encode().hex()}".ljust(64, "0")
         return template.model_copy(update={"method": method, "seed": seed, "metrics": metrics, "key": key})
 
-    plain = [("plain:0.1", 0.4, 0.6), ("plain:0.4", 0.1, 0.7), ("plain", 0.025, 0.9)]
+    plain = [("plain-at-mk2:0.1", 0.4, 0.6), ("plain-at-mk2:0.4", 0.1, 0.7), ("plain-at-mk2", 0.025, 0.9)]
     runs = [run(name, seed, loss, accuracy) for name, loss, accuracy in plain for seed in (0, 1)]
     good = results_of([*runs, run("mk2", 0, 0.05, 0.83), run("mk2", 1, 0.05, 0.85)])
     row = majority.MAP.rows(good)[0].set_index("series").loc["equal-loss"]
@@ -198,7 +199,9 @@ def test_flops_are_charged_for_members_and_wider_models(shown: Shown) -> None:
     data = of(shown, "compute").set_index(["series", "duration"])
     whole = FLOPS["mlp"] * 400 * 50 / 1e9
     assert data.loc[("plain", 1.0), "x"] == pytest.approx(whole)
-    assert data.loc["plain"]["x"].tolist() == pytest.approx([whole * share for share in (0.1, 0.2, 0.4, 0.7, 1, 2)])
+    assert data.loc["plain-at-mk2"]["x"].tolist() == pytest.approx(
+        [whole * share for share in (0.1, 0.2, 0.4, 0.7, 1, 2)]
+    )
     assert data.loc[("mk4", 1.0), "x"] == pytest.approx(whole)
     assert data.loc[("ensemble4", 1.0), "x"] == pytest.approx(5 * whole)
     assert data.loc[("selected4", 1.0), "y"] < majority_costs._bottom(of(shown, "compute"))
@@ -231,14 +234,33 @@ def test_overheads_are_those_of_the_records(shown: Shown) -> None:
 def test_the_accuracy_table_has_every_arm_of_every_size(results: Results, shown: Shown) -> None:
     data = of(shown, "accuracy-table").set_index(["size", "arm"])
     arms = {
-        name for name in results.metrics.query("dataset == 'digits'")["method"] if ":" not in name and "@" not in name
+        name
+        for name in results.metrics.query("dataset == 'digits' and experiment == 'student'")["method"]
+        if ":" not in name and "@" not in name
     }
-    assert set(data.loc[300].index) == arms and len(arms) == 30
+    assert set(data.loc[300].index) == arms and len(arms) == 31
     assert data.index.get_level_values("size").unique().tolist() == [300, 100, 1000], "the main one first"
     assert np.isnan(data.loc[(300, "plain"), "gap"])
     assert data.loc[(300, "mk2"), "gap"] == pytest.approx(of(shown, "gap-k").set_index("x").loc[2, "y"])
     text = majority.ACCURACY_TABLE.draw(shown["accuracy-table"][0])
     assert text["minus plain (points)"].iloc[0] == "-" and "±" in text["accuracy (%)"].iloc[0]
+
+
+def test_what_was_chosen_at_an_end_of_its_candidates_is_named(shown: Shown) -> None:
+    data = of(shown, "rates-table").set_index("method")
+    assert data.loc["mk2", ["lr", "weight_decay", "candidates"]].tolist() == [0.1, 5e-4, 9]
+    assert data.loc["mk2", ["lr_end", "weight_decay_end", "strength_end"]].tolist() == ["", "lowest", ""]
+    assert of(shown, "rates-table", RESNET).set_index("method").loc["mk2", "lr_end"] == "lowest"
+    assert "mk2-lr" not in data.index, "whose rates are another's"
+    text = majority.RATES_TABLE.draw(shown["rates-table"][0])
+    assert text["weight decay"].iloc[0] == "0.0005 (lowest)" and text["strength"].iloc[0] == "-"
+
+
+def test_the_spread_of_each_kernel_is_shown_in_the_order_of_the_model(shown: Shown) -> None:
+    data = of(shown, "layers")
+    assert data.drop_duplicates("series").set_index("series")["depth"].to_dict() == {"a": 0, "b": 0.5, "head": 1}
+    first = data.query("x == 0 and method == 'mk4'").set_index("series")["y"]
+    assert first["head"] == pytest.approx(3 * first["a"]) and set(data["n"]) == {3}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -278,7 +300,7 @@ def test_own_data_at_the_smoke_tier_have_other_arms_one_size_and_no_claims() -> 
 def test_only_plain_runs_or_only_timings_break_nothing(records: list[Record]) -> None:
     plain = results_of([r for r in records if r.method == "plain"])
     drawn = {plot.id for plot in PLOTS if not plot.rows(plain)[0].empty}
-    assert drawn == {"accuracy-table", "compute", "traces"}
+    assert drawn == {"accuracy-table", "compute", "rates-table", "traces"}
     timings = results_of([r for r in records if r.experiment == "timing"])
     for plot in PLOTS:
         data, _ = plot.rows(timings)

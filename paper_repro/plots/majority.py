@@ -22,8 +22,8 @@ from paper_repro.plots.majority_cells import (
     title,
 )
 from paper_repro.plots.majority_costs import COMPUTE, OVERHEAD
-from paper_repro.plots.majority_tables import ACCURACY_TABLE, STEP_TABLE
-from paper_repro.plots.majority_traces import TRACES
+from paper_repro.plots.majority_tables import ACCURACY_TABLE, RATES_TABLE, STEP_TABLE
+from paper_repro.plots.majority_traces import LAYERS, TRACES
 from paper_repro.plots.save import Plot
 from paper_repro.plots.series import (
     PANEL,
@@ -186,9 +186,9 @@ MAP = _plot(
         "of training examples; upper row k = 2, lower row k = 4. All runs have the same number of steps, so that few "
         "examples are seen often. The share below an axis is the accuracy of plain training on its training examples: "
         "near 100 %, a model has capacity to spare and can over-fit; far below, it under-fits. The same training loss: "
-        "interpolated between plain runs of fewer steps, each annealed to its own end; a cross at the bottom means "
-        "that no two of them enclose it, in one repetition at least. Learning rates and the noise were chosen on "
-        f"validation data at each size. {ACCURACY} {INTERVALS} {GREY_BAND}"
+        "interpolated between plain runs of 10 to 200 % of the steps at the rates of mk2, each annealed to its own "
+        "end; a cross at the bottom means that no two of them enclose it, in one repetition at least. Learning rates "
+        f"and the noise were chosen on validation data at each size. {ACCURACY} {INTERVALS} {GREY_BAND}"
     ),
     data=_map_data,
     draw=_map,
@@ -203,7 +203,8 @@ GROUPS: dict[str, list[Row]] = {
     "Is there a gain?": [("mk2", "plain", GAIN), ("mk4", "plain", ())],
     "The learning rate?": [("mk2-lr", "plain-slow", ("N1-lr",)), ("mk2-lrk", "plain", ("N1-lrk",))],
     "Copies alone?": [
-        ("mk2", "const2", ("N2",)), ("mk2-lr", "const2-lr", ()), ("mk2-lrk", "const2-lrk", ()), ("const2", "plain", ()),
+        ("mk2", "const2", ("N2",)), ("mk2-lr", "const2-lr", ("N1-lr-constant",)), ("mk2-lrk", "const2-lrk", ()),
+        ("const2", "plain", ()),
     ],
     "Smaller first weights?": [("mk2", "plain-small", ("N3",)), ("plain-small", "plain", ())],
     "Weight noise?": [("mk2", "noise", ("N4",)), ("mk4", "noise", ()), ("noise", "plain", ("N4-noise",))],
@@ -275,5 +276,5 @@ FOREST = _plot(
 
 PLOTS = {
     plot.id: plot
-    for plot in (MAP, GAP_K, FOREST, ACCURACY_TABLE, COMPUTE, TRACES, OVERHEAD, STEP_TABLE)
+    for plot in (MAP, GAP_K, FOREST, ACCURACY_TABLE, RATES_TABLE, COMPUTE, TRACES, LAYERS, OVERHEAD, STEP_TABLE)
 }  # fmt: skip

@@ -22,6 +22,7 @@ from paper_repro.plots.style import (
     DASH_DOT,
     DASHED,
     DOTTED,
+    GREEN,
     GREY,
     ORANGE,
     PURPLE,
@@ -32,6 +33,7 @@ from paper_repro.plots.style import (
 from paper_repro.stats import Interval
 
 BASELINE, NOISE = "plain", "noise"
+SHORTER = "plain-at-mk2"  # plain training of several durations
 GAIN = ("C1-mlp", "C1-resnet", "C1-transformer")  # the ledger's claims of a gain over plain training
 RUNNING = "/running"  # after an arm's name: evaluated with the batch norms' statistics of training
 DATA = {"digits": "digits", "cifar10-jpeg": "CIFAR-10", "trec-coarse": "TREC"}
@@ -39,6 +41,7 @@ MODELS = {"mlp": "MLP", "resnet8-w8": "ResNet-8", "transformer": "transformer"}
 
 LOOKS = {
     "plain": Look("plain training (plain)", BLACK, "o", DOTTED),
+    "plain-at-mk2": Look("plain training at the rates of mk2 (plain-at-mk2)", GREEN, ".", DOTTED),
     "mk2": Look("majority kernels, k = 2 (mk2)", BLUE, "s"),
     "mk4": Look("majority kernels, k = 4 (mk4)", VERMILION, "D", DASHED),
     "noise": Look("weight noise (noise)", ORANGE, "^", DASH_DOT),
@@ -49,6 +52,7 @@ LOOKS = {
 }
 WHAT = {  # in the order of tables
     "plain": "plain training",
+    "plain-at-mk2": "plain training at the rates of mk2",
     "mk1": "majority kernels, k = 1: plain training",
     "mk2": "majority kernels, k = 2",
     "mk3": "majority kernels, k = 3",
@@ -152,12 +156,12 @@ class Task:
         return stats.mean_interval(found.to_numpy()) if len(found) else None
 
     def gap_at_equal_loss(self, arm: str, size: int | None = None) -> Interval | None:
-        """Accuracy of ``arm`` minus that of plain training at the same training loss, as the ledger compares them.
+        """Accuracy of ``arm`` minus that of plain training, at the rates of mk2, where that has the same training loss.
 
         None where nothing was run to compare; NaN where plain training has no such loss for every seed.
         """
         columns = {"accuracy": "quality", "train_loss": "loss"}
-        frames = [self.of(arm, size), *(self.of(BASELINE, size, share) for share in self.durations(BASELINE, size))]
+        frames = [self.of(arm, size), *(self.of(SHORTER, size, share) for share in self.durations(SHORTER, size))]
         own, *plain = [frame.rename(columns=columns)[["quality", "loss"]].dropna() for frame in frames]
         if len(plain) < 2:
             return None

@@ -89,6 +89,77 @@ ACCURACY_TABLE = Plot(
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Rates
+
+CHOSEN = ("lr", "weight_decay", "strength")
+
+
+def _rates_data(results: Results) -> pd.DataFrame:
+    """What was chosen for each arm and size that has candidates of its own, and where in their range it lies.
+
+    ``lr_end``, ``weight_decay_end``, ``strength_end``: "lowest", "highest" or "". ``candidates``: how many were tried.
+    """
+    rows = results.metrics[results.metrics["metric"].isin([*CHOSEN, "accuracy"])]
+    cell = [*PANEL, "method"]
+    tried = rows[(rows["experiment"] == "tuning") & (rows["split"] != "test")]
+    tried = tried.pivot_table(index=[*cell, "key"], columns="metric", values="value").reset_index()
+    tried = tried.reindex(columns=[*cell, "key", *CHOSEN, "accuracy"])
+    chosen = rows[(rows["experiment"] == "student") & (rows["split"] == "train")]
+    chosen = chosen.pivot_table(index=cell, columns="metric", values="value", aggfunc="first")
+    chosen = chosen.reindex(columns=list(CHOSEN))
+    found: list[tuple[Any, ...]] = []
+    for name, group in tried.groupby(cell, sort=False):
+        if name not in chosen.index:
+            continue
+        values = chosen.loc[name]
+        ends = [_end(group[column], values[column]) for column in CHOSEN]
+        found.append((*name, *values, *ends, group["accuracy"].max(), len(group)))
+    return pd.DataFrame(found, columns=[*cell, *CHOSEN, *(f"{one}_end" for one in CHOSEN), "accuracy", "candidates"])
+
+
+def _end(candidates: pd.Series, chosen: float) -> str:
+    if candidates.nunique() < 2:
+        return ""
+    return "lowest" if chosen <= candidates.min() else "highest" if chosen >= candidates.max() else ""
+
+
+def _rates(data: pd.DataFrame) -> pd.DataFrame:
+    def with_end(name: str) -> pd.Series:
+        values = data[name].map(lambda value: "-" if pd.isna(value) else f"{value:g}")
+        return values + data[f"{name}_end"].map(lambda end: f" ({end})" if end else "")
+
+    return pd.DataFrame(
+        {
+            "model and data": [title(*panel) for panel in data[PANEL].itertuples(index=False)],
+            "arm": data["method"],
+            "learning rate": with_end("lr"),
+            "weight decay": with_end("weight_decay"),
+            "strength": with_end("strength"),
+            "best on validation data (%)": data["accuracy"].map(lambda share: f"{100 * share:.1f}"),
+            "tried": data["candidates"].astype(str),
+        }
+    )
+
+
+RATES_TABLE = Plot(
+    id="rates-table",
+    paper="majority",
+    script=SCRIPT,
+    experiments=("student", "tuning"),
+    methods=None,
+    kind="table",
+    caption=(
+        "What validation data chose for each arm, after @ at another number of examples; lowest and highest: at an end "
+        "of the candidates, beyond which something better may lie. Weight decays other than the lowest were tried at "
+        "few learning rates. Strength: of noise, dropout, averages and penalties, or a temperature. The best is of the "
+        "mean over the repetitions that choose, and so too high."
+    ),
+    data=_rates_data,
+    draw=_rates,
+)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Steps
 
 CLAIMS = {"overhead/mk3": ("C3-mlp", "C3-resnet", "C3-transformer"), "overhead/mk4": ("C3-mlp-fused",),

@@ -4,6 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -70,6 +73,63 @@ def _traces(data: pd.DataFrame) -> Figure:
     legend(figure, data["series"], LOOKS, columns=4)
     return figure
 
+
+LAYER = "spread/"  # how the spread of one kernel is called
+LAYERED = ("mk2", "mk4")
+
+
+def _layers_data(results: Results) -> pd.DataFrame:
+    """``depth``: place of the kernel in its model, 0 first and 1 last; ``series`` its name."""
+    samples = results.samples
+    samples = samples[samples["name"].str.startswith(LAYER) | (samples["name"] == "step")]
+    samples = samples[samples["method"].isin(LAYERED)]
+    columns = [*PANEL, "method", "series", "depth", "x", "y", "low", "high", "n"]
+    found = []
+    for (dataset, model, method), rows in samples.groupby([*PANEL, "method"]):
+        names = [name for name in rows["name"].unique() if name != "step"]
+        for place, name in enumerate(names):
+            curve = with_x(bands(rows, {name: ""}), rows, "step")
+            where = {"dataset": dataset, "model": model, "method": method, "series": name.removeprefix(LAYER)}
+            found.append(curve.assign(**where, depth=place / max(1, len(names) - 1)))
+    return pd.concat(found)[columns] if found else pd.DataFrame(columns=columns)
+
+
+def _layers(data: pd.DataFrame) -> Figure:
+    names, arms = panel_names(data), [arm for arm in LAYERED if arm in set(data["method"])]
+    figure = Figure(figsize=(COLUMN if len(names) == 1 else PAGE, 1.6 * len(arms) + 0.75))
+    axes = figure.subplots(len(arms), len(names), squeeze=False, sharex="col", sharey="col")
+    for panel, column in zip(names, axes.T, strict=True):
+        for arm, axis in zip(arms, column, strict=True):
+            for _, line in of_panel(data[data["method"] == arm], panel).groupby("depth"):
+                axis.plot(line["x"], line["y"], color=DEPTHS(float(line["depth"].iloc[0])), linewidth=1.0)
+            axis.set_ylim(bottom=0)
+        column[0].set_title(title(*panel))
+        column[-1].set_xlabel("Step (count)")
+        column[-1].xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+    for arm, axis in zip(arms, axes[:, 0], strict=True):
+        axis.set_ylabel(f"{arm}: spread of\nthe copies (ratio)")
+    bar = figure.colorbar(ScalarMappable(Normalize(0, 1), DEPTHS), ax=axes.ravel().tolist(), pad=0.01, aspect=30)
+    bar.set_ticks([0, 1], labels=["first", "last"])
+    bar.set_label("Kernel (place in the model)")
+    return figure
+
+
+DEPTHS = ListedColormap(colormaps["viridis"](np.linspace(0, 0.92, 64)))  # its lightest part is not seen in print
+
+LAYERS = Plot(
+    id="layers",
+    paper="majority",
+    script="paper_repro/plots/majority_traces.py",
+    experiments=("student",),
+    methods=LAYERED,
+    caption=(
+        "Spread of the copies of each kernel over training, at the main number of examples: distance to their mean "
+        "over the norm of the mean, root mean square over copies; from the first kernel of a model (dark) to its head "
+        "(light). Means over the few repetitions that are followed."
+    ),
+    data=_layers_data,
+    draw=_layers,
+)
 
 TRACES = Plot(
     id="traces",

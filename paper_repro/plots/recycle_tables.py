@@ -99,10 +99,10 @@ def _paid(metric: str, weight: float) -> str:
 
 SPEEDUP_TABLE = _table(
     "speedup-table",
-    "Speed-up: wall-clock of the baseline that is named to a quality over that of the arm; in FLOPs, which no machine's "
-    "clock disturbs, the same of the operations counted. Where there is a claim and no number, there are no runs, or "
-    "the curves do not both have that quality. The paper's numbers are its best ones, of which teacher, duration and "
-    "quality were not found. Teacher forward passes are counted, training the teacher is not unless it says so. "
+    "Speed-up: wall-clock of the baseline that is named to a quality over that of the arm; in FLOPs, the same of the "
+    "operations counted, which no machine's clock disturbs. Where there is a claim and no number, there are no runs, "
+    "or the curves do not both have that quality. The paper's numbers are its best ones, of which teacher, duration "
+    "and quality were not found. Teacher forward passes are counted, training the teacher is not unless it says so. "
     "Intervals: 95 % over seeds.",
     _speedups,
 )
