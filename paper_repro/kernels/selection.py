@@ -81,18 +81,22 @@ def choose(gram: Tensor, readers: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
     ``gram`` double [U, U] = A^T A of the units' activations A, ``readers`` [R, U] the weights W that read them. Each
     step keeps the unit that takes most off ||A W^T - A_kept B^T||^2, the smallest over B: with the Gram matrix C of
-    what the kept ones do not explain, unit j takes off ||W C_j||^2 / C_jj (forward selection, as in a pivoted Cholesky
-    decomposition).
+    what the kept ones do not explain, unit j takes off ||W C_j||^2 / C_jj. That is a pivoted Cholesky decomposition: of
+    C only the diagonal, W C and the columns of kept units are ever computed.
     """
-    left, chosen = gram.clone(), list[int]()
-    smallest = RIDGE * gram.diagonal().mean()
-    for _ in range(count):
-        gain = (readers @ left).square().sum(0) / left.diagonal().clamp(min=smallest)
+    seen, diagonal, chosen = readers @ gram, gram.diagonal().clone(), list[int]()
+    smallest = RIDGE * diagonal.mean()
+    factor = gram.new_zeros(len(gram), count)
+    for step in range(count):
+        gain = seen.square().sum(0) / diagonal.clamp(min=smallest)
         gain[chosen] = -1.0
         best = int(gain.argmax())
         chosen.append(best)
-        column = left[:, best].clone()
-        left -= torch.outer(column, column) / column[best].clamp(min=smallest)
+        column = gram[:, best] - factor[:, :step] @ factor[best, :step]
+        pivot = column[best].clamp(min=smallest)
+        seen -= torch.outer(seen[:, best], column / pivot)
+        diagonal -= column.square() / pivot
+        factor[:, step] = column / pivot.sqrt()
     kept = torch.tensor(sorted(chosen))
     inside = gram[kept][:, kept] + smallest * torch.eye(count, dtype=gram.dtype)
     return kept, torch.linalg.solve(inside, gram[kept] @ readers.T).T

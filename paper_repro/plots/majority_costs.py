@@ -123,9 +123,9 @@ COMPUTE = Plot(
         "Accuracy on the test set against what training costs, tuning not charged, at the main number of examples. "
         "Line: plain training of 10 to 200 % of the steps at the rates of mk2, each run annealed to its own end. "
         "Ensembles are charged for their members, selections for the wider model. Counted are three forward passes per "
-        "example and step; not drawing and mixing kernels, whose time is in the overhead. Arms of equal cost stand side "
-        "by side, to the right of their cost. An arrow: that accuracy, below the panel. Intervals and band: 95 % over repetitions, of "
-        "means; differences, which are paired, are in the forest."
+        "example and step; not drawing and mixing kernels, whose time is in the overhead. Arms of equal cost stand "
+        "side by side, to the right of their cost. An arrow: that accuracy, below the panel. Intervals and band: 95 % "
+        "over repetitions, of means; differences, which are paired, are in the forest."
     ),
     data=_compute_data,
     draw=_compute,
