@@ -152,13 +152,41 @@ def test_the_fused_update_is_torchs_sgd(size, nesterov):
         gradient, p = torch.randn(size, generator=generator), torch.rand(3, generator=generator)
         parameter.grad = torch.outer(p, gradient)
         optimizer.step()
-        update(mine, momentum, gradient, p, 0.1, 0.9, 0.02, nesterov)
+        ahead, mixed = torch.rand(3, generator=generator), torch.full((size,), torch.nan)
+        update(mine, momentum, gradient, p, 0.1, 0.9, 0.02, nesterov, mixed=mixed, ahead=ahead)
     torch.testing.assert_close(mine, parameter.detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(mixed, ahead @ mine, rtol=1e-5, atol=1e-6)
     double, buffers = stack.double(), torch.zeros(3, size, dtype=torch.float64)  # the path of other devices
-    update(double, buffers, gradient.double(), p.double(), 0.1, 0.9, 0.02, nesterov)
+    other = mixed.double()
+    update(double, buffers, gradient.double(), p.double(), 0.1, 0.9, 0.02, nesterov, mixed=other, ahead=ahead.double())
     single, buffer = stack.clone(), torch.zeros(3, size)
-    update(single, buffer, gradient, p, 0.1, 0.9, 0.02, nesterov)
+    update(single, buffer, gradient, p, 0.1, 0.9, 0.02, nesterov, mixed=mixed, ahead=ahead)
     torch.testing.assert_close(double.float(), single, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(other.float(), mixed, rtol=1e-5, atol=1e-6)
+
+
+def test_a_mixture_that_was_made_ahead_is_that_of_the_next_step_and_of_no_other():
+    model = expanded()
+    kernels.fuse(model)
+    optimizer = kernels.MajoritySGD(model, lr=0.1)
+
+    def mixtures_are_right():
+        for kernel, stack in kernels.untied(model):
+            right = torch.tensordot(kernel.source.values, stack, 1)
+            torch.testing.assert_close(kernel.mixed.detach(), right, rtol=1e-5, atol=1e-6)
+
+    for step in (0, 1, 5, 5):  # the second is made ahead; after a jump and of the same step again it is not
+        kernels.draw(model.train(), step)
+        mixtures_are_right()
+        F.cross_entropy(model(X), Y).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    state = {name: 2 * value for name, value in model.state_dict().items()}
+    model.load_state_dict(state)
+    kernels.draw(model, 6)
+    mixtures_are_right()
+    kernels.draw(model, 6, seed=1)
+    mixtures_are_right()
 
 
 def test_fused_training_is_training():

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -30,12 +31,23 @@ class Draw(ABC):
     def make(self, weight: Tensor, generator: torch.Generator) -> Tensor:
         """A new draw for a weight as it is trained."""
 
-    def renew(self, weight: Tensor, generator: torch.Generator) -> None:
-        new = self.make(weight, generator)
+    def renew(self, new: Tensor) -> None:
         if self._values is None or self._values.device != new.device:
             self._values = new
         else:
             self._values.copy_(new)  # in place: a compiled model has taken note of the tensor
+
+
+class Drawing(NamedTuple):
+    """What decides a draw, with the model and the kind of device."""
+
+    seed: int
+    rank: int
+    step: int
+
+    def generator(self, device: torch.device) -> torch.Generator:
+        number = derive(self.seed, "kernels", step=self.step, rank=self.rank)
+        return torch.Generator(device).manual_seed(number)
 
 
 class Drawn(nn.Module):
@@ -45,8 +57,12 @@ class Drawn(nn.Module):
         super().__init__()
         self.source, self.order = source, tuple(order)
 
-    def after_draw(self, weight: Tensor) -> None:
-        """Called when ``source`` has new values."""
+    def after_draw(self, weight: Tensor, drawing: Drawing) -> None:
+        """Called when ``source`` has the values of ``drawing``."""
+
+    def is_of(self, weight: Tensor, drawing: Drawing) -> bool:
+        """Whether nothing is left to do for ``drawing``."""
+        return False
 
 
 def drawn(model: nn.Module) -> Iterator[tuple[nn.Module, str, Drawn, nn.Parameter]]:
@@ -67,13 +83,27 @@ def draw(model: nn.Module, step: int, *, seed: int = 0, rank: int = 0) -> None:
     second call with the same step, as for the next micro-batch, draws the same. Processes share their draws unless each
     passes its own ``rank``.
     """
+    drawing, kernels = Drawing(seed, rank, step), all_drawn(model)
+    if all(kernel.is_of(weight, drawing) for kernel, weight in kernels):
+        return
+    for source, values in values_of(kernels, drawing).items():
+        source.renew(values)
+    for kernel, weight in kernels:
+        kernel.after_draw(weight, drawing)
+
+
+def all_drawn(model: nn.Module) -> list[tuple[Drawn, nn.Parameter]]:
+    """Every parametrization with its tensor, in the order in which they draw."""
+    return [(kernel, weight) for _, _, kernel, weight in drawn(model)]
+
+
+def values_of(kernels: Sequence[tuple[Drawn, nn.Parameter]], drawing: Drawing) -> dict[Draw, Tensor]:
+    """What ``drawing`` gives the sources of all kernels of a model. They stay as they are."""
     generators: dict[torch.device, torch.Generator] = {}
-    renewed: set[int] = set()
-    for _, _, kernel, weight in drawn(model):
-        if id(kernel.source) not in renewed:
-            renewed.add(id(kernel.source))
+    found: dict[Draw, Tensor] = {}
+    for kernel, weight in kernels:
+        if kernel.source not in found:
             if weight.device not in generators:
-                number = derive(seed, "kernels", step=step, rank=rank)
-                generators[weight.device] = torch.Generator(weight.device).manual_seed(number)
-            kernel.source.renew(weight, generators[weight.device])
-        kernel.after_draw(weight)
+                generators[weight.device] = drawing.generator(weight.device)
+            found[kernel.source] = kernel.source.make(weight, generators[weight.device])
+    return found

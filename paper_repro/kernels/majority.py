@@ -16,7 +16,7 @@ from torch.nn.utils import parametrize
 
 from paper_repro.errors import UserError
 from paper_repro.kernels.coefficients import Law, draw_coefficients, expected_square
-from paper_repro.kernels.drawn import Draw, Drawn, drawn
+from paper_repro.kernels.drawn import Draw, Drawing, Drawn, drawn
 
 Granularity = Literal["network", "layer", "unit", "element"]
 Scale = Literal["none", "sampled", "mean"]
@@ -64,6 +64,8 @@ class Majority(Drawn):
     """stack [k, *shape] -> the mixture [*shape] in training mode, the mean in evaluation mode.
 
     ``mixed``: where ``MajoritySGD`` trains the layer, the mixture of this step as a leaf that collects the gradient.
+    ``drawing``: of which ``mixed`` is, and the version of the stack that it was made from; ``MajoritySGD`` draws and
+    mixes for the next step while it has the copies at hand.
     """
 
     source: Coefficients
@@ -72,6 +74,7 @@ class Majority(Drawn):
         super().__init__(source, order)
         self.k, self.lr_scale = k, lr_scale
         self.mixed: Tensor | None = None
+        self.drawing: tuple[Drawing, int] | None = None
 
     def forward(self, stack: Tensor) -> Tensor:
         if not self.training:
@@ -87,9 +90,13 @@ class Majority(Drawn):
             self.mixed.data = fn(self.mixed.data)
         return self
 
-    def after_draw(self, weight: Tensor) -> None:
+    def after_draw(self, weight: Tensor, drawing: Drawing) -> None:
         if self.mixed is not None:
             torch.mv(weight.view(self.k, -1).t(), self.source.values, out=self.mixed.data.view(-1))
+            self.drawing = drawing, weight._version
+
+    def is_of(self, weight: Tensor, drawing: Drawing) -> bool:
+        return self.mixed is not None and self.drawing == (drawing, weight._version)
 
 
 def mix(stack: Tensor, coefficients: Tensor) -> Tensor:
