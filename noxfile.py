@@ -8,6 +8,7 @@ What follows ``--`` goes to the job; jobs that run pytest hand it on.
 """
 
 import argparse
+import re
 from pathlib import Path
 
 import nox
@@ -75,6 +76,14 @@ def docs(session: nox.Session) -> None:
     """Write what is generated from the ledger and the reference results: DEVIATIONS.md, README.md's table."""
     install(session)
     session.run("python", "-m", "paper_repro.report")
+
+
+@nox.session(default=False)
+def artifact(session: nox.Session) -> None:
+    """Run the checks that ARTIFACT.md names: what a reviewer of the artifact would ask for."""
+    install(session)
+    named = re.findall(r"`(tests/\w+\.py::\w+)`", Path("ARTIFACT.md").read_text(encoding="utf-8"))
+    session.run(*PYTEST, "tests/test_artifact.py", *sorted(set(named)), *session.posargs)
 
 
 @nox.session(default=False)
