@@ -436,7 +436,7 @@ def prepare(model: nn.Module, run: Run, settings: Settings, seed: int, task: Cla
         if (
             arm.k > 1
             and one_each
-            and recipe.optimizer == "sgd"
+            and recipe.optimizer != "sparse_adam"
             and recipe.grad_clip is None
             and rank_and_world()[1] == 1
         ):

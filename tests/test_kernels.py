@@ -14,7 +14,6 @@ from torch import nn
 
 from paper_repro import kernels
 from paper_repro.errors import UserError
-from paper_repro.kernels.fused import update
 from paper_repro.kernels.majority import mix
 from paper_repro.kernels.simplex import similarity, with_norms
 from paper_repro.train import TrainConfig, make_optimizer
@@ -35,8 +34,10 @@ def expanded(k=3, seed=0, **options):
     return kernels.expand(mlp(seed), k, fresh=lambda: mlp(100 * seed + next(number)), **options)
 
 
-def trained(model, steps=4, lr=0.2, weight_decay=0.01, momentum=0.9, seed=0, first=0):
-    recipe = TrainConfig(steps=1, global_batch=6, optimizer="sgd", lr=lr, momentum=momentum, weight_decay=weight_decay)
+def trained(model, steps=4, lr=0.2, weight_decay=0.01, momentum=0.9, seed=0, first=0, optimizer="sgd"):
+    recipe = TrainConfig(
+        steps=1, global_batch=6, optimizer=optimizer, lr=lr, momentum=momentum, weight_decay=weight_decay
+    )
     optimizer = make_optimizer(model, recipe)
     for group in optimizer.param_groups:
         group["lr"] = lr * group.get("lr_scale", 1.0)
@@ -141,28 +142,35 @@ def test_constant_coefficients_are_plain_training_at_a_smaller_rate(k, fused):
         same(kernels.fold(majority.eval()), kernels.fold(plain.eval()), rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("nesterov", [False, True])
+RULES = {
+    "sgd": (kernels.MajoritySGD, torch.optim.SGD, {"momentum": 0.9, "nesterov": False}),
+    "nesterov": (kernels.MajoritySGD, torch.optim.SGD, {"momentum": 0.9, "nesterov": True}),
+    "adamw": (kernels.MajorityAdamW, torch.optim.AdamW, {"betas": (0.8, 0.99)}),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("size", [5, 9000, 70_000])
-def test_the_fused_update_is_torchs_sgd(size, nesterov):
+def test_the_fused_update_is_torchs(size, rule):
+    mine, theirs, settings = RULES[rule]
     generator = torch.Generator().manual_seed(size)
     stack = torch.randn(3, size, generator=generator)
-    parameter, mine, momentum = nn.Parameter(stack.clone()), stack.clone(), torch.zeros(3, size)
-    optimizer = torch.optim.SGD([parameter], lr=0.1, momentum=0.9, weight_decay=0.02, nesterov=nesterov)
-    for _ in range(3):
-        gradient, p = torch.randn(size, generator=generator), torch.rand(3, generator=generator)
+    parameter, fast, moments = nn.Parameter(stack.clone()), stack.clone(), torch.zeros(mine.moments, 3, size)
+    slow, other = stack.double(), moments.double()  # the path of other devices
+    optimizer = theirs([parameter], lr=0.1, weight_decay=0.02, **settings)
+    group = {"lr": 0.1, "weight_decay": 0.02, **settings}
+    mixed, mixture = torch.full((size,), torch.nan), torch.full((size,), torch.nan, dtype=torch.float64)
+    for step in range(1, 4):
+        gradient, p, ahead = (torch.rand(n, generator=generator) for n in (size, 3, 3))
+        gradient -= 0.5
         parameter.grad = torch.outer(p, gradient)
         optimizer.step()
-        ahead, mixed = torch.rand(3, generator=generator), torch.full((size,), torch.nan)
-        update(mine, momentum, gradient, p, 0.1, 0.9, 0.02, nesterov, mixed=mixed, ahead=ahead)
-    torch.testing.assert_close(mine, parameter.detach(), rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(mixed, ahead @ mine, rtol=1e-5, atol=1e-6)
-    double, buffers = stack.double(), torch.zeros(3, size, dtype=torch.float64)  # the path of other devices
-    other = mixed.double()
-    update(double, buffers, gradient.double(), p.double(), 0.1, 0.9, 0.02, nesterov, mixed=other, ahead=ahead.double())
-    single, buffer = stack.clone(), torch.zeros(3, size)
-    update(single, buffer, gradient, p, 0.1, 0.9, 0.02, nesterov, mixed=mixed, ahead=ahead)
-    torch.testing.assert_close(double.float(), single, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(other.float(), mixed, rtol=1e-5, atol=1e-6)
+        mine.update(fast, moments, gradient, p, group, step, mixed=mixed, ahead=ahead)
+        mine.update(slow, other, gradient.double(), p.double(), group, step, mixed=mixture, ahead=ahead.double())
+    torch.testing.assert_close(fast, parameter.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(slow.float(), parameter.detach(), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(mixed, ahead @ fast, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(mixture, ahead.double() @ slow)
 
 
 def test_a_mixture_that_was_made_ahead_is_that_of_the_next_step_and_of_no_other():
@@ -189,10 +197,12 @@ def test_a_mixture_that_was_made_ahead_is_that_of_the_next_step_and_of_no_other(
     mixtures_are_right()
 
 
-def test_fused_training_is_training():
-    first, second = expanded(), expanded()
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_fused_training_is_training(optimizer):
+    first, second = expanded(lr_scale=1.5), expanded(lr_scale=1.5)
     kernels.fuse(second)
-    assert trained(first) == pytest.approx(trained(second), rel=1e-5)
+    how = {"optimizer": optimizer, "lr": 0.2 if optimizer == "sgd" else 0.02}
+    assert trained(first, **how) == pytest.approx(trained(second, **how), rel=1e-5)
     same(kernels.fold(first.eval()), kernels.fold(second.eval()), rtol=1e-4, atol=1e-6)
 
 
@@ -431,7 +441,7 @@ def test_norms_are_expanded_on_demand_and_decay_as_norms_do():
     (lambda: kernels.fuse(expanded(granularity="unit")), "one coefficient per copy"),
     (lambda: kernels.fuse(mlp()), "one coefficient per copy"),
     (lambda: similarity(kernels.expand(mlp(), 1), 0), "k of 2 or more"),
-    (lambda: make_optimizer(_fused(), TrainConfig(steps=1, global_batch=1, optimizer="adamw", lr=0.1)), "do not fuse"),
+    (lambda: make_optimizer(_fused(), TrainConfig(steps=1, global_batch=1, lr=0.1, grad_clip=1.0)), "do not fuse"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence(change, message):
     with pytest.raises(UserError, match=message):

@@ -1,12 +1,12 @@
 """Majority Kernels (arXiv 2402.05033): train k kernels, deploy their mean. Also the controls that speak for or against.
 
 Read in this order: ``majority`` (expand, fold), ``coefficients`` (the laws), ``drawn`` (one draw per step), ``fused``
-(a fast SGD), ``noise``, ``simplex``, ``selection`` (what it is compared with), ``sharpness``.
+(fast optimisers), ``noise``, ``simplex``, ``selection`` (what it is compared with), ``sharpness``.
 """
 
 from paper_repro.kernels.coefficients import Law, draw_coefficients, expected_square
 from paper_repro.kernels.drawn import draw, drawn
-from paper_repro.kernels.fused import MajoritySGD
+from paper_repro.kernels.fused import MajorityAdamW, MajoritySGD
 from paper_repro.kernels.majority import (
     Granularity,
     Layers,
@@ -29,6 +29,7 @@ __all__ = [
     "Law",
     "Layers",
     "Majority",
+    "MajorityAdamW",
     "MajoritySGD",
     "Scale",
     "add_noise",

@@ -1,10 +1,12 @@
-"""SGD of majority kernels without the gradient of k copies.
+"""SGD and AdamW of majority kernels without the gradient of k copies.
 
 All copies of a kernel see the gradient g of their mixture, times their coefficient: it is an outer product. So autograd
-stops at the mixture, and one pass over copies and momentum does what torch.optim.SGD does in several over k gradients
-that are never stored. The arithmetic is SGD's, up to rounding.
+stops at the mixture, and one pass over copies and moments does what torch.optim does in several over k gradients that
+are never stored, and mixes the copies for the next step. The arithmetic is torch's, up to rounding.
 """
 
+import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -16,25 +18,26 @@ from paper_repro.kernels.drawn import Draw, Drawing, all_drawn, values_of
 from paper_repro.kernels.majority import fuse, untied
 
 SHARED = 1 << 15  # weights of a kernel from which on several threads share its update
+EPS = 1e-8  # of AdamW, torch's default
 
 
-class MajoritySGD(torch.optim.Optimizer):
-    """``torch.optim.SGD`` for all majority kernels of ``model`` that have one coefficient per copy.
+class MajorityOptimizer(torch.optim.Optimizer, ABC):
+    """An optimiser of all majority kernels of ``model`` that have one coefficient per copy.
 
     Its parameters are the mixtures, which collect the gradient: unscaling it and accumulating it work as ever. The
     norm of a gradient of k copies would be that of the mixture times the norm of the coefficients, so clipping by norm
     is the caller's to think of. For one process: others would not learn of the gradient. Raises UserError as ``fuse``.
     """
 
-    def __init__(
-        self, model: nn.Module, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False
-    ) -> None:
+    moments: int  # numbers that are kept per weight
+
+    def __init__(self, model: nn.Module, lr: float, weight_decay: float, **settings: Any) -> None:
         fuse(model)
         self.kernels, self.drawn = untied(model), all_drawn(model)
         scale = self.kernels[0][0].lr_scale
-        settings = {"lr": lr * scale, "lr_scale": scale, "momentum": momentum, "nesterov": nesterov}
         mixtures = [kernel.mixed for kernel, _ in self.kernels if kernel.mixed is not None]
-        super().__init__(mixtures, {**settings, "weight_decay": weight_decay / scale})
+        own = {"lr": lr * scale, "lr_scale": scale, "weight_decay": weight_decay / scale}
+        super().__init__(mixtures, {**own, **settings})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
@@ -51,10 +54,10 @@ class MajoritySGD(torch.optim.Optimizer):
                 ahead[coming] = values_of(self.drawn, coming)
             state = self.state[mixture]
             if not state:
-                state["momentum_buffer"] = torch.zeros_like(stack)
-            update(
-                stack, state["momentum_buffer"], mixture.grad, kernel.source.values,
-                group["lr"], group["momentum"], group["weight_decay"], group["nesterov"],
+                state["step"], state["moments"] = 0, stack.new_zeros(self.moments, *stack.shape)
+            state["step"] += 1
+            self.update(
+                stack, state["moments"], mixture.grad, kernel.source.values, group, state["step"],
                 mixed=mixture.data, ahead=ahead[coming][kernel.source],
             )  # fmt: skip
             kernel.drawing = coming, stack._version
@@ -62,28 +65,94 @@ class MajoritySGD(torch.optim.Optimizer):
             for source, new in values.items():
                 source.renew(new)
 
+    @staticmethod
+    @abstractmethod
+    def update(
+        stack: Tensor, moments: Tensor, gradient: Tensor, coefficients: Tensor, group: dict[str, Any], step: int, *,
+        mixed: Tensor, ahead: Tensor,
+    ) -> None:  # fmt: skip
+        """Step ``step`` (1, 2, ...), in place, of ``stack`` [k, ...] and its ``moments`` [m, k, ...] for the mixture's
+        ``gradient`` [...]. Then ``mixed`` [...] is what the coefficients ``ahead`` [k] make of the copies."""
 
-def update(
-    stack: Tensor, momentum: Tensor, gradient: Tensor, coefficients: Tensor,
-    lr: float, mu: float, decay: float, nesterov: bool, *, mixed: Tensor, ahead: Tensor,
-) -> None:  # fmt: skip
-    """One step of SGD, in place, of ``stack`` and ``momentum`` [k, ...] given the mixture's ``gradient`` [...].
 
-    m <- mu m + p g + decay W; W <- W - lr (p g + decay W + mu m with Nesterov's momentum, m without). Then ``mixed``
-    [...] is what the coefficients ``ahead`` [k] make of the copies: they are read once for both.
+class MajoritySGD(MajorityOptimizer):
+    """``torch.optim.SGD`` of majority kernels.
+
+    m <- mu m + p g + decay W; W <- W - lr (p g + decay W + mu m with Nesterov's momentum, m without).
     """
-    rows, buffers, flat = stack.view(len(stack), -1), momentum.view(len(stack), -1), gradient.reshape(-1)
-    if stack.device.type == "cpu" and stack.dtype == torch.float32:
-        from paper_repro.kernels.sgd_update import in_threads, whole  # compiles, which plain training need not wait for
 
-        how = in_threads if torch.get_num_threads() > 1 and flat.numel() >= SHARED else whole
-        numbers = np.array([lr, mu, decay], dtype=np.float32)
-        how(
-            rows.detach().numpy(), buffers.numpy(), flat.numpy(), coefficients.numpy(), numbers, nesterov,
-            mixed.view(-1).numpy(), ahead.numpy(),
-        )  # fmt: skip
-        return
-    outer = torch.outer(coefficients, flat).add_(rows, alpha=decay)
-    buffers.mul_(mu).add_(outer)
-    rows.add_(outer.add_(buffers, alpha=mu) if nesterov else buffers, alpha=-lr)
-    torch.mv(rows.t(), ahead, out=mixed.view(-1))
+    moments = 1
+
+    def __init__(
+        self, model: nn.Module, lr: float, momentum: float = 0.0, weight_decay: float = 0.0, nesterov: bool = False
+    ) -> None:
+        super().__init__(model, lr, weight_decay, momentum=momentum, nesterov=nesterov)
+
+    @staticmethod
+    def update(
+        stack: Tensor, moments: Tensor, gradient: Tensor, coefficients: Tensor, group: dict[str, Any], step: int, *,
+        mixed: Tensor, ahead: Tensor,
+    ) -> None:  # fmt: skip
+        """See ``MajorityOptimizer``."""
+        lr, mu, decay, nesterov = (group[name] for name in ("lr", "momentum", "weight_decay", "nesterov"))
+        if _is_compiled(stack):
+            from paper_repro.kernels.updates import NESTEROV, SGD
+
+            rule = NESTEROV if nesterov else SGD
+            _compiled(rule, stack, moments, gradient, coefficients, [lr, mu, decay], mixed, ahead)
+            return
+        rows, buffers = stack.view(len(stack), -1), moments.view(len(stack), -1)
+        value = torch.outer(coefficients, gradient.reshape(-1)).add_(rows, alpha=decay)
+        buffers.mul_(mu).add_(value)
+        rows.add_(value.add_(buffers, alpha=mu) if nesterov else buffers, alpha=-lr)
+        torch.mv(rows.t(), ahead, out=mixed.view(-1))
+
+
+class MajorityAdamW(MajorityOptimizer):
+    """``torch.optim.AdamW`` of majority kernels (Loshchilov & Hutter, arXiv 1711.05101, algorithm 2), eps 1e-8."""
+
+    moments = 2
+
+    def __init__(
+        self, model: nn.Module, lr: float, betas: tuple[float, float] = (0.9, 0.999), weight_decay: float = 0.01
+    ) -> None:
+        super().__init__(model, lr, weight_decay, betas=betas)
+
+    @staticmethod
+    def update(
+        stack: Tensor, moments: Tensor, gradient: Tensor, coefficients: Tensor, group: dict[str, Any], step: int, *,
+        mixed: Tensor, ahead: Tensor,
+    ) -> None:  # fmt: skip
+        """See ``MajorityOptimizer``."""
+        lr, (beta1, beta2) = group["lr"], group["betas"]
+        size, kept, root = lr / (1 - beta1**step), 1 - lr * group["weight_decay"], math.sqrt(1 - beta2**step)
+        if _is_compiled(stack):
+            from paper_repro.kernels.updates import ADAMW
+
+            numbers = [size, kept, beta1, 1 - beta1, beta2, 1 - beta2, root, EPS]
+            _compiled(ADAMW, stack, moments, gradient, coefficients, numbers, mixed, ahead)
+            return
+        rows, (first, second) = stack.view(len(stack), -1), moments.view(2, len(stack), -1)
+        value = torch.outer(coefficients, gradient.reshape(-1))
+        first.lerp_(value, 1 - beta1)
+        second.mul_(beta2).addcmul_(value, value, value=1 - beta2)
+        rows.mul_(kept).addcdiv_(first, (second.sqrt() / root).add_(EPS), value=-size)
+        torch.mv(rows.t(), ahead, out=mixed.view(-1))
+
+
+def _is_compiled(stack: Tensor) -> bool:
+    return stack.device.type == "cpu" and stack.dtype == torch.float32
+
+
+def _compiled(
+    rule: int, stack: Tensor, moments: Tensor, gradient: Tensor, coefficients: Tensor, numbers: list[float],
+    mixed: Tensor, ahead: Tensor,
+) -> None:  # fmt: skip
+    from paper_repro.kernels.updates import in_threads, whole  # compiles, which plain training need not wait for
+
+    k, flat = len(stack), gradient.reshape(-1)
+    how = in_threads if torch.get_num_threads() > 1 and flat.numel() >= SHARED else whole
+    how(
+        rule, stack.detach().view(k, -1).numpy(), moments.view(len(moments), k, -1).numpy(), flat.numpy(),
+        coefficients.numpy(), np.array(numbers, dtype=np.float32), mixed.view(-1).numpy(), ahead.numpy(),
+    )  # fmt: skip

@@ -63,8 +63,8 @@ class Coefficients(Draw):
 class Majority(Drawn):
     """stack [k, *shape] -> the mixture [*shape] in training mode, the mean in evaluation mode.
 
-    ``mixed``: where ``MajoritySGD`` trains the layer, the mixture of this step as a leaf that collects the gradient.
-    ``drawing``: of which ``mixed`` is, and the version of the stack that it was made from; ``MajoritySGD`` draws and
+    ``mixed``: where a fused optimiser trains the layer, the mixture of this step as a leaf that collects the gradient.
+    ``drawing``: of which ``mixed`` is, and the version of the stack that it was made from; such an optimiser draws and
     mixes for the next step while it has the copies at hand.
     """
 
@@ -231,7 +231,8 @@ def untied(model: nn.Module) -> list[tuple[Majority, nn.Parameter]]:
 
 
 def fuse(model: nn.Module) -> None:
-    """End autograd at the mixtures of ``model``'s kernels; from now on ``MajoritySGD`` alone can train their copies.
+    """End autograd at the mixtures of ``model``'s kernels; from now on ``MajoritySGD`` or ``MajorityAdamW`` alone can
+    train their copies.
 
     Raises UserError where there are no kernels, or some have a coefficient per unit or element, whose gradient is no
     outer product, or belong to norms, which have a weight decay of their own.
@@ -239,8 +240,8 @@ def fuse(model: nn.Module) -> None:
     kernels = untied(model)
     if not kernels or any(k.source.granularity not in ("network", "layer") or s.ndim < 3 for k, s in kernels):
         raise UserError(
-            "MajoritySGD trains majority kernels of layers (not norms) with one coefficient per copy, of granularity "
-            "'network' or 'layer'; use torch.optim.SGD for others."
+            "Fused optimisers train majority kernels of layers (not norms) with one coefficient per copy, of "
+            "granularity 'network' or 'layer'; use torch's for others."
         )
     for kernel, stack in kernels:
         if kernel.mixed is None:
@@ -249,7 +250,7 @@ def fuse(model: nn.Module) -> None:
 
 
 def is_fused(model: nn.Module) -> bool:
-    """Whether ``MajoritySGD`` is to train ``model``'s kernels."""
+    """Whether ``MajoritySGD`` or ``MajorityAdamW`` is to train ``model``'s kernels."""
     return any(kernel.mixed is not None for kernel, _ in untied(model))
 
 

@@ -22,14 +22,14 @@ def similarity(model: nn.Module, step: int, *, seed: int = 0) -> Tensor:
 
     Norms are left out, as in their code: their weights begin equal, and would be what is driven apart.
 
-    Raises UserError for a model with fewer than two copies, or whose copies ``MajoritySGD`` trains: it sees no gradient
+    Raises UserError for a model with fewer than two copies, or whose copies are trained fused, which sees no gradient
     but that of the mixture.
     """
     stacks = [stack for _, stack in untied(model) if stack.ndim > 2]
     if not stacks or len(stacks[0]) < 2:
         raise UserError("Two copies are compared; expand the model with k of 2 or more.")
     if not all(stack.requires_grad for stack in stacks):
-        raise UserError("MajoritySGD does not see what is added for the copies; train them with torch.optim.SGD.")
+        raise UserError("A fused optimiser does not see what is added for the copies; train them with torch's.")
     first, second = torch.randperm(len(stacks[0]), generator=torch_rng(seed, "similarity", step=step))[:2].tolist()
     dot = torch.stack([(stack[first] * stack[second]).sum() for stack in stacks]).sum()
     sizes = [torch.stack([stack[i].square().sum() for stack in stacks]).sum() for i in (first, second)]

@@ -2,8 +2,8 @@
 "minimal" extra wall-clock, and inference as before; it gives no number).
 
 Random weights and input: a step's time does not depend on them. The competitors are models of the same architecture,
-one plain and one for each k, whose steps are interleaved; SGD trains the copies fused, AdamW as parameters. All that
-is not majority kernels takes torch's fused optimisers: a slow baseline would hide what the copies cost.
+one plain and one for each k, whose steps are interleaved. Copies are trained fused, and all else by torch's fused
+optimisers: a slow baseline would hide what the copies cost.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -94,8 +94,7 @@ def time_majority_steps(
     base, memory = _bytes(plain, chosen), {}
     for k in ks:
         net = kernels.expand(build(), k)
-        if optimizer == "sgd":
-            kernels.fuse(net)
+        kernels.fuse(net)
         competitors[f"mk{k}/step"], chosen = stepper(net)
         competitors[f"mk{k}/step"]()
         memory[k] = _bytes(net, chosen) / base

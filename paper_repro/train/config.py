@@ -109,12 +109,13 @@ def make_optimizer(model: nn.Module, config: TrainConfig, *, fused: bool | None 
     """The optimiser ``config`` names, on ``parameter_groups``. ``fused``: torch's own fused update of SGD and AdamW.
 
     ``sparse_adam``: tables with sparse gradients get SparseAdam, which touches a batch's rows only and knows no weight
-    decay, all else AdamW (Sparse Distillation, section 2.5). ``sgd``: fused majority kernels get MajoritySGD.
+    decay, all else AdamW (Sparse Distillation, section 2.5). Fused majority kernels get MajoritySGD or
+    MajorityAdamW.
     """
     majority = is_fused(model)
-    if majority and (config.optimizer != "sgd" or config.grad_clip is not None or rank_and_world()[1] > 1):
+    if majority and (config.optimizer == "sparse_adam" or config.grad_clip is not None or rank_and_world()[1] > 1):
         raise UserError(
-            "Fused majority kernels are trained by SGD, in one process, without clipping; do not fuse them."
+            "Fused majority kernels are trained by SGD or AdamW, in one process, without clipping; do not fuse them."
         )
     groups = parameter_groups(model, config)
     if config.optimizer == "sparse_adam":
@@ -126,7 +127,12 @@ def make_optimizer(model: nn.Module, config: TrainConfig, *, fused: bool | None 
         dense = torch.optim.AdamW([group for group in groups if group["params"]], lr=config.lr, betas=config.betas)
         return Together([SparseAdam(tables, lr=config.lr, betas=config.betas), dense]) if tables else dense
     if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
+        rest: torch.optim.Optimizer = torch.optim.AdamW(groups, lr=config.lr, betas=config.betas, fused=fused)
+        if not majority:
+            return rest
+        from paper_repro.kernels.fused import MajorityAdamW
+
+        return Together([MajorityAdamW(model, config.lr, config.betas, config.weight_decay), rest])
     settings: dict[str, Any] = {
         "lr": config.lr,
         "momentum": config.momentum,
