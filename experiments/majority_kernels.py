@@ -77,7 +77,8 @@ class Arm(Config):
     rate is raised, and their weight decay lowered, so that the mean of the copies moves as far as a plain kernel does
     (see ``pairing``); ``as_mean_of``: lowered, so that a kernel moves as far as the mean of so many. ``init_scale``:
     factor on the kernels' first weights. ``durations``: shares of the task's steps, each a run of its own.
-    ``mapped``: at all sizes. ``traced``: repetitions of which spread and sharpness are followed, at the main size.
+    ``mapped``: at all sizes. ``sharpness``: measured after training, at the main size. ``traced``: repetitions of which
+    spread and sharpness are followed all along.
     ``fine_tune``: share of the steps that follows a selection.
     """
 
@@ -98,6 +99,7 @@ class Arm(Config):
     rate_of: str | None = None  # the arm whose rates are taken; None: chosen for this one
     durations: list[float] = Field(default_factory=lambda: [1.0])
     mapped: bool = False
+    sharpness: bool | None = None
     traced: int = 0
 
 
@@ -213,8 +215,9 @@ def _cells_of_arm(config: MajorityConfig, task: Task, arm: Arm, size: int, seeds
     for duration in arm.durations:
         run = _run(task, arm, size, duration)
         for seed in range(min(task.seeds, seeds or task.seeds)):
-            traced = seed < arm.traced and duration == 1 and size == task.sizes[0]
-            yield cell(run, seed, **({"traced": True} if traced else {}))
+            main = size == task.sizes[0]
+            measured = {"sharpness": main and arm.sharpness, "traced": main and duration == 1 and seed < arm.traced}
+            yield cell(run, seed, **{name: True for name, wanted in measured.items() if wanted})
 
 
 def data_sets(config: MajorityConfig) -> set[str]:
@@ -262,7 +265,7 @@ def _run(task: Task, arm: Arm, size: int, duration: float) -> Run:
     run = Run(
         where=Where(dataset=task.dataset, modality=task.modality, validation_fraction=task.validation_fraction),
         size=size, student=task.student, wide=task.wide if arm.method == "selected" else None,
-        arm=arm.model_copy(update={"mapped": False, "durations": [], "rate_of": None, "traced": 0}),
+        arm=arm.model_copy(update={"mapped": False, "durations": [], "rate_of": None, "sharpness": None, "traced": 0}),
         duration=duration, rates=task.rates, tuning_seeds=task.tuning_seeds,
     )  # fmt: skip
     if owner is arm and duration == 1:
@@ -287,7 +290,9 @@ def compute(cell: Cell, device: str) -> Outcome:
     run = Run.model_validate(cell.params["run"])
     if cell.experiment == "tuning":
         return _compute_tuning(run, cell.params["choice"], cell.seed, device)
-    return _compute_student(run, cell.seed, device, traced="traced" in cell.params)
+    return _compute_student(
+        run, cell.seed, device, sharp="sharpness" in cell.params, traced="traced" in cell.params
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=2)
@@ -610,7 +615,7 @@ def sharpness(
     }
 
 
-def _compute_student(run: Run, seed: int, device: str, traced: bool) -> Outcome:
+def _compute_student(run: Run, seed: int, device: str, sharp: bool, traced: bool) -> Outcome:
     task, settings = _examples(run.where, device), settings_of(run, device)
     found = fit(run, settings, seed, device, traced)
     only = subset(task, run.size, seed)
@@ -624,21 +629,13 @@ def _compute_student(run: Run, seed: int, device: str, traced: bool) -> Outcome:
             one.model_copy(update={"name": f"{one.name}_running"})
             for one in task.quality(run.student, found.running, "test")
         ]
-    sharp = sharpness(found.model, task, run.student, only)
     flops = task.flops(run.student)
     spread = kernels.spread(found.trained)
     metrics = [
         *quality,
         *_of_settings(settings),
         *structure(found, task.build(run.student, seed), task, run.student),
-        Metric(
-            name="log_top_eigenvalue",
-            value=math.log(max(abs(sharp["top_eigenvalue"]), 1e-12)),
-            unit="1",
-            split="train",
-            n=PROBE,
-        ),
-        Metric(name="rise_under_noise", value=sharp["rise"], unit="nat", split="train", n=PROBE),
+        *(_of_sharpness(sharpness(found.model, task, run.student, only)) if sharp else []),
         Metric.of_training("seconds", found.seconds, "s"),
         Metric.of_training("optimizer_runs", found.runs, "runs"),
         Metric.of_training("diverged", found.diverged, "1"),
@@ -668,6 +665,14 @@ def structure(found: Fit, plain: nn.Module, task: ImageTask | SentenceTask, spec
         Metric.of_training("different_keys", differ, "keys"),
         Metric.of_training("parameter_ratio", zoo.parameters(found.model) / zoo.parameters(plain), "1"),
         Metric.of_training("folding_difference", float(gap), "1"),
+    ]
+
+
+def _of_sharpness(found: dict[str, float]) -> list[Metric]:
+    curvature = math.log(max(abs(found["top_eigenvalue"]), 1e-12))
+    return [
+        Metric(name="log_top_eigenvalue", value=curvature, unit="1", split="train", n=PROBE),
+        Metric(name="rise_under_noise", value=found["rise"], unit="nat", split="train", n=PROBE),
     ]
 
 

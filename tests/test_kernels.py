@@ -428,6 +428,9 @@ def test_norms_are_expanded_on_demand_and_decay_as_norms_do():
 # --- bad input
 
 
+CLIPPED = TrainConfig(steps=1, global_batch=1, optimizer="sgd", lr=0.1, grad_clip=1.0)
+
+
 @pytest.mark.parametrize(("change", "message"), [
     (lambda: kernels.expand(mlp(), 0), "at least 1 copy, not 0"),
     (lambda: kernels.expand(nn.LSTM(4, 4), 2, layers=lambda *_: True), r"\(LSTM\) cannot have majority kernels"),
@@ -441,7 +444,7 @@ def test_norms_are_expanded_on_demand_and_decay_as_norms_do():
     (lambda: kernels.fuse(expanded(granularity="unit")), "one coefficient per copy"),
     (lambda: kernels.fuse(mlp()), "one coefficient per copy"),
     (lambda: similarity(kernels.expand(mlp(), 1), 0), "k of 2 or more"),
-    (lambda: make_optimizer(_fused(), TrainConfig(steps=1, global_batch=1, optimizer="sgd", lr=0.1, grad_clip=1.0)), "do not fuse"),
+    (lambda: make_optimizer(_fused(), CLIPPED), "do not fuse"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence(change, message):
     with pytest.raises(UserError, match=message):
