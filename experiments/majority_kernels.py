@@ -30,7 +30,7 @@ from paper_repro.distill.sentence_task import SentenceTask
 from paper_repro.distill.teacher import ModelSpec
 from paper_repro.errors import UserError
 from paper_repro.kernels.selection import select
-from paper_repro.kernels.sharpness import rise_under_noise, top_eigenvalue
+from paper_repro.kernels.sharpness import kernel_weights, rise_under_noise, top_eigenvalue
 from paper_repro.kernels.simplex import similarity, with_norms
 from paper_repro.paths import cache_dir, write_atomic
 from paper_repro.results.schema import Metric
@@ -607,10 +607,9 @@ def sharpness(
     def loss() -> Tensor:
         return task.task_loss(forward(model, batch), batch)
 
-    parameters = [p for p in model.parameters() if p.ndim > 1]
     return {
         "loss": float(loss().detach()),
-        "top_eigenvalue": top_eigenvalue(parameters, loss, iterations=iterations),
+        "top_eigenvalue": top_eigenvalue(kernel_weights(model), loss, iterations=iterations),
         "rise": rise_under_noise(model, loss, sigma=NOISE),
     }
 

@@ -428,6 +428,13 @@ def test_norms_are_expanded_on_demand_and_decay_as_norms_do():
 # --- bad input
 
 
+def _steps_without_a_draw():
+    model = _fused()
+    optimizer = kernels.MajoritySGD(model, lr=0.1)
+    F.cross_entropy(model.train()(X), Y).backward()
+    optimizer.step()
+
+
 CLIPPED = TrainConfig(steps=1, global_batch=1, optimizer="sgd", lr=0.1, grad_clip=1.0)
 
 
@@ -445,6 +452,7 @@ CLIPPED = TrainConfig(steps=1, global_batch=1, optimizer="sgd", lr=0.1, grad_cli
     (lambda: kernels.fuse(mlp()), "one coefficient per copy"),
     (lambda: similarity(kernels.expand(mlp(), 1), 0), "k of 2 or more"),
     (lambda: make_optimizer(_fused(), CLIPPED), "do not fuse"),
+    (lambda: _steps_without_a_draw(), "call kernels.draw"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence(change, message):
     with pytest.raises(UserError, match=message):

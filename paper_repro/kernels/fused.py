@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from paper_repro.errors import UserError
 from paper_repro.kernels.drawn import Draw, Drawing, all_drawn, values_of
 from paper_repro.kernels.majority import fuse, untied
 
@@ -26,7 +27,9 @@ class MajorityOptimizer(torch.optim.Optimizer, ABC):
 
     Its parameters are the mixtures, which collect the gradient: unscaling it and accumulating it work as ever. The
     norm of a gradient of k copies would be that of the mixture times the norm of the coefficients, so clipping by norm
-    is the caller's to think of. For one process: others would not learn of the gradient. Raises UserError as ``fuse``.
+    is the caller's to think of. For one process: others would not learn of the gradient. Change copies by torch's
+    operations, not through ``.data``, of which the mixture that is ready for the next step would not know. Raises
+    UserError as ``fuse``.
     """
 
     moments: int  # numbers that are kept per weight
@@ -47,8 +50,10 @@ class MajorityOptimizer(torch.optim.Optimizer, ABC):
         ahead: dict[Drawing, dict[Draw, Tensor]] = {}
         for kernel, stack in self.kernels:
             mixture = kernel.mixed
-            if mixture is None or mixture.grad is None or kernel.drawing is None:
+            if mixture is None or mixture.grad is None:
                 continue
+            if kernel.drawing is None:
+                raise UserError("Nothing was drawn for these kernels; call kernels.draw(model, step) before each step.")
             coming = kernel.drawing[0]._replace(step=kernel.drawing[0].step + 1)
             if coming not in ahead:
                 ahead[coming] = values_of(self.drawn, coming)

@@ -32,13 +32,18 @@ def top_eigenvalue(parameters: list[nn.Parameter], loss: Loss, *, iterations: in
     return value
 
 
+def kernel_weights(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of all layers that can have majority kernels: no embeddings, norms or biases."""
+    kinds = tuple(KERNELS)
+    return [p for m in model.modules() if isinstance(m, kinds) for p in m.parameters(recurse=False) if p.ndim > 1]
+
+
 @torch.no_grad()
 def rise_under_noise(model: nn.Module, loss: Loss, *, sigma: float, draws: int = 10, seed: int = 0) -> float:
     """Mean of ``loss()`` at weights with Gaussian noise minus ``loss()``, in its unit. ``sigma``: standard deviation of
     the noise over that of each kernel's weights. The weights are as they were afterwards.
     """
-    kinds = tuple(KERNELS)
-    weights = [p for m in model.modules() if isinstance(m, kinds) for p in m.parameters(recurse=False) if p.ndim > 1]
+    weights = kernel_weights(model)
     before, generator = [weight.clone() for weight in weights], torch_rng(seed, "sharpness")
     start, total = float(loss()), 0.0
     for _ in range(draws):
