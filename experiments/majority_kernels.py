@@ -706,7 +706,8 @@ def plan(config: MajorityConfig) -> list[dict[str, Any]]:
         cost = zoo.cost(task.student.model, size=size, **task.student.options)
         seen = task.student.train.total_steps(task.sizes[0]) * task.student.train.global_batch
         for arm in task.arms:
-            tuned = (len(task.rates) if arm.rate_of is None else 0) + len(arm.strengths)
+            choices = _choices(_run(task, arm, task.sizes[0], 1.0))
+            tuned = sum(len(arm.strengths if choice == "strength" else task.rates) for choice in choices)
             sizes = len(task.sizes) if arm.mapped else 1
             runs = sizes * (tuned * task.tuning_seeds + math.ceil(sum(arm.durations) * task.seeds))
             flops = runs * 3 * cost["flops_per_example"] * seen * (arm.k + 1 if arm.method == "distilled" else 1)

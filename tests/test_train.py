@@ -1,5 +1,6 @@
 """The trainer: what it promises about randomness, resuming, processes and clocks. Run as a script, it is a worker."""
 
+import copy
 import math
 import os
 import signal
@@ -295,13 +296,14 @@ def test_clocks_are_separate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert asked == [(step, 5) for step in range(5)]
 
 
+class Images(Points):
+    def batch(self, indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        batch = super().batch(indices, generator)
+        return {**batch, "pixels": batch["pixels"].float().reshape(-1, 3, 2, 1).expand(-1, -1, -1, 2)}
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_and_channels_last(precision: str, tmp_path: Path) -> None:
-    class Images(Points):
-        def batch(self, indices: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-            batch = super().batch(indices, generator)
-            return {**batch, "pixels": batch["pixels"].float().reshape(-1, 3, 2, 1).expand(-1, -1, -1, 2)}
-
     seen = []
 
     def loss(model: nn.Module, batch: dict[str, Tensor], _: object) -> Tensor:
@@ -315,6 +317,22 @@ def test_mixed_precision_and_channels_last(precision: str, tmp_path: Path) -> No
     assert set(seen) == {({"bf16": torch.bfloat16, "fp16": torch.float16}[precision], True)}
     assert result.history[-1] < result.history[0]
     assert ("scale" in read_checkpoint(tmp_path / "c.pt")["scaler"]) == (precision == "fp16")
+
+
+def test_majority_kernels_train_on_channels_last() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(32, 2))
+    for number in range(2):
+        copied = kernels.expand(copy.deepcopy(model), 2, fresh=lambda: copy.deepcopy(model))
+        if number:
+            kernels.fuse(copied)
+        config = CONFIG.model_copy(update={"channels_last": True, "optimizer": "sgd", "epochs": 2.0})
+
+        def loss(net: nn.Module, batch: dict[str, Tensor], step: Step, drawn: nn.Module = copied) -> Tensor:
+            kernels.draw(drawn, step.number)
+            return nn.functional.cross_entropy(forward(net, batch), batch["label"])
+
+        result = train(copied, Images(), loss, config, seed=0)
+        assert result.history[-1] < result.history[0]
 
 
 # --- checkpoint and resume

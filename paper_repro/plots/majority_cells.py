@@ -63,7 +63,7 @@ WHAT = {  # in the order of tables
     "const2-lr": "as mk2-lr, coefficients constant",
     "const2-lrk": "as mk2-lrk, coefficients constant",
     "const2": "as mk2, coefficients constant",
-    "plain-slow": "plain training, kernels at half the rate",
+    "plain-slow": "plain training, kernels at the rate at which the mean of two copies moves",
     "plain-small": "plain training, first kernels over root 2",
     "noise": "weight noise of the best size",
     "swa": "weights averaged at the end",

@@ -103,7 +103,9 @@ def train(
 
     model.to(device)
     if config.channels_last:
-        model.to(memory_format=torch.channels_last)
+        for parameter in model.parameters():
+            if parameter.ndim == 4:  # a stack of majority kernels has 5 dimensions, and stays as it is
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     model.train()
     run = Run(model, config, len(source), seed, axes, device)
     replica = DistributedDataParallel(model) if world > 1 else None
