@@ -183,13 +183,14 @@ MAP = _plot(
     id="map",
     caption=(
         "Where majority kernels gain, and what is left of the gain: their accuracy minus that of plain training, of "
-        "plain training at the rates of k = 2 that has its training loss, and of Gaussian weight noise of the best size, "
-        "against the number of training examples; upper row k = 2, lower row k = 4. All runs have the same number of "
-        "steps, so that few examples are seen often. The share below an axis is the accuracy of plain training on its "
-        "training examples: near 100 %, a model has capacity to spare and can over-fit; far below, it under-fits. The "
-        "same training loss: interpolated between plain runs of 10 to 200 % of the steps, each annealed to its own end; "
-        "a cross at the bottom means that no two of them enclose it, in one repetition at least. Learning rates and the "
-        f"noise were chosen on validation data at each size. {ACCURACY} {INTERVALS} {GREY_BAND}"
+        "plain training at the rates of k = 2 that has its training loss, and of Gaussian weight noise of the best "
+        "size, against the number of training examples; upper row k = 2, lower row k = 4. All runs have the same "
+        "number of steps, so that few examples are seen often. The share below an axis is the accuracy of plain "
+        "training on its training examples: near 100 %, a model has capacity to spare and can over-fit; far below, it "
+        "under-fits. The same training loss: interpolated between plain runs of 10 to 200 % of the steps, each "
+        "annealed to its own end; a cross at the bottom means that no two of them enclose it, in one repetition at "
+        "least. Learning rates and the noise were chosen on validation data at each size. "
+        f"{ACCURACY} {INTERVALS} {GREY_BAND}"
     ),
     data=_map_data,
     draw=_map,
@@ -262,11 +263,11 @@ FOREST = _plot(
         "What could explain a gain: differences of accuracy, right of zero where the first of the two is better. lr, "
         "lrk: at the plain model's own rates, so that the mean of the copies moves less (slow: plain kernels at half "
         "the rate, or 0.87 of it with AdamW), or as far. const: constant coefficients. small: plain training from "
-        "weights as small as the mean of two copies. noise, dropout, swa (average at the end), ema (average all along): "
-        "plain training with the best of each, chosen on validation data. ensemble4: distilled from 4 models (five "
-        "trainings); selected4: neurons of a model with about 4 times the parameters, tuned: trained on. Open choices: "
-        "one draw per network, unit or weight; uniform numbers over their sum; one copy at a time; copies that begin "
-        "equal, or scaled; one head; norms' statistics of training (running). "
+        "weights as small as the mean of two copies. noise, dropout, swa (average at the end), ema (average all "
+        "along): plain training with the best of each, chosen on validation data. ensemble4: distilled from 4 models "
+        "(five trainings); selected4: neurons of a model with about 4 times the parameters, tuned: trained on. Open "
+        "choices: one draw per network, unit or weight; uniform numbers over their sum; one copy at a time; copies "
+        "that begin equal, or scaled; one head; norms' statistics of training (running). "
         f"{ACCURACY} {INTERVALS} At the right, their number; a filled marker: the interval excludes zero; an arrow: "
         f"beyond the panel. The verdicts on open choices, which are on equality, use 90 %. {GREY_BAND}"
     ),
