@@ -60,10 +60,10 @@ LAYERS: dict[str, kernels.Layers] = {
     ),
     "hidden": lambda name, module: kernels.are_kernels(name, module) and name != "head",
 }
-PROBE = 512  # training examples on which curvature is measured
+PROBE = 128  # training examples on which curvature is measured
 NOISE = 0.1  # of the weights' standard deviation: for the rise of the loss
 RECALIBRATION = 2048  # training examples that norms' statistics are taken from, at most
-SELECTION = 1024  # training examples on which neurons are selected, at most
+SELECTION = 256  # training examples on which neurons are selected, at most
 CHOICES = {"rate": 0, "strength": 1, "rate again": 2}  # what is chosen on validation data, and its stage
 FINE_TUNING_RATE = 0.1  # of the learning rate, after a selection
 
