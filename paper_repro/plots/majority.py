@@ -107,7 +107,7 @@ GAP_K = _plot(
 
 COMPARED = {
     "plain": Look("minus plain training", BLUE, "s"),
-    "equal-loss": Look("minus plain training at its rates, stopped at the same training loss", GREEN, "o", DASHED),
+    "equal-loss": Look("minus plain training at its rates and training loss", GREEN, "o", DASHED),
     "noise": Look("minus the best weight noise", ORANGE, "^", DASH_DOT),
 }
 MAPPED = {"mk2": 2, "mk4": 4}

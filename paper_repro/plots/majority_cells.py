@@ -41,7 +41,7 @@ MODELS = {"mlp": "MLP", "resnet8-w8": "ResNet-8", "transformer": "transformer"}
 
 LOOKS = {
     "plain": Look("plain training (plain)", BLACK, "o", DOTTED),
-    "plain-at-mk2": Look("plain training at the rates of mk2 (plain-at-mk2)", GREEN, ".", DOTTED),
+    "plain-at-mk2": Look("plain, rates of mk2 (plain-at-mk2)", GREEN, ".", DOTTED),
     "mk2": Look("majority kernels, k = 2 (mk2)", BLUE, "s"),
     "mk4": Look("majority kernels, k = 4 (mk4)", VERMILION, "D", DASHED),
     "noise": Look("weight noise (noise)", ORANGE, "^", DASH_DOT),

@@ -102,7 +102,7 @@ def _layers(data: pd.DataFrame) -> Figure:
         for arm, axis in zip(arms, column, strict=True):
             for _, line in of_panel(data[data["method"] == arm], panel).groupby("depth"):
                 axis.plot(line["x"], line["y"], color=DEPTHS(float(line["depth"].iloc[0])), linewidth=1.0)
-            axis.set_ylim(bottom=0)
+        column[0].set_ylim(0, 1.05 * of_panel(data, panel)["y"].max())  # of all in the column
         column[0].set_title(title(*panel))
         column[-1].set_xlabel("Step (count)")
         column[-1].xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
