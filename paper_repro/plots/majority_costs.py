@@ -189,7 +189,7 @@ def _overhead(data: pd.DataFrame) -> Figure:
         device, model = group[PANEL].iloc[0]
         axis.set_title(f"{NAMES.get(model, model)}, {device}")
         reference(axis, 1.0)
-        reference(axis, BAR, f"bar: {BAR:g}")
+        reference(axis, BAR, f"bar: {BAR:g}", at=0.15)
         for place, name in enumerate(in_order(group["series"], COPIES)):
             rows = group[group["series"] == name]
             draw_points(axis, rows.assign(x=rows["x"] * BESIDE**place), look_of(name, COPIES, place))
