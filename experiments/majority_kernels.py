@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn, update_bn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from paper_repro import data, kernels, planning, seeds, zoo
 from paper_repro.config import Config, sha256_key
@@ -62,7 +62,6 @@ LAYERS: dict[str, kernels.Layers] = {
 }
 PROBE = 128  # training examples on which curvature is measured
 NOISE = 0.1  # of the weights' standard deviation: for the rise of the loss
-RECALIBRATION = 2048  # training examples that norms' statistics are taken from, at most
 SELECTION = 256  # training examples on which neurons are selected, at most
 CHOICES = {"rate": 0, "strength": 1, "rate again": 2}  # what is chosen on validation data, and its stage
 FINE_TUNING_RATE = 0.1  # of the learning rate, after a selection
@@ -75,10 +74,10 @@ class Arm(Config):
     dropout, share of training that is averaged (swa), decay (ema), weight of the penalty (majority with ``penalty``),
     temperature (distilled). ``k``: copies of a kernel, or members of the ensemble. ``paired``: the kernels' learning
     rate is raised, and their weight decay lowered, so that the mean of the copies moves as far as a plain kernel does
-    (see ``pairing``); ``as_mean_of``: lowered, so that a kernel moves as far as the mean of so many. ``init_scale``:
-    factor on the kernels' first weights. ``durations``: shares of the task's steps, each a run of its own.
-    ``mapped``: at all sizes. ``sharpness``: measured after training, at the main size. ``traced``: repetitions of which
-    spread and sharpness are followed all along.
+    (see ``kernels.pairing``); ``as_mean_of``: lowered, so that a kernel moves as far as the mean of so many.
+    ``init_scale``: factor on the kernels' first weights. ``durations``: shares of the task's steps, each a run of its
+    own. ``mapped``: at all sizes. ``sharpness``: measured after training, at the main size. ``traced``: repetitions of
+    which spread and sharpness are followed all along.
     ``fine_tune``: share of the steps that follows a selection.
     """
 
@@ -432,10 +431,10 @@ def prepare(model: nn.Module, run: Run, settings: Settings, seed: int, task: Cla
         if arm.copies == "independent":
             fresh = lambda: task.build(run.student, seed, copy=next(number))  # noqa: E731
         recipe = run.student.train
-        raised = pairing(arm.law, arm.k, recipe.optimizer) if arm.paired else 1.0
+        raised = kernels.pairing(arm.law, arm.k, recipe.optimizer) if arm.paired else 1.0
         kernels.expand(
             model, arm.k, law=arm.law, granularity=arm.granularity, fresh=fresh, scale=arm.scale,
-            lr_scale=raised / pairing(arm.law, arm.as_mean_of, recipe.optimizer), layers=layers,
+            lr_scale=raised / kernels.pairing(arm.law, arm.as_mean_of, recipe.optimizer), layers=layers,
         )  # fmt: skip
         one_each = arm.granularity in ("network", "layer") and arm.layers != "kernels and norms" and not arm.penalty
         if (
@@ -446,15 +445,6 @@ def prepare(model: nn.Module, run: Run, settings: Settings, seed: int, task: Cla
             and rank_and_world()[1] == 1
         ):
             kernels.fuse(model)
-
-
-def pairing(law: kernels.Law, k: int, optimizer: str) -> float:
-    """By how much a plain kernel moves farther than the mean of ``k`` copies at the same learning rate.
-
-    A copy's gradient is p_i times that of the mixture. SGD moves the mean by 1/k of the plain step. Adam divides by the
-    root of the mean square of p_i: by E[p] / sqrt(E[p^2]) of it, 1 where the coefficients are constant.
-    """
-    return float(k) if optimizer == "sgd" else math.sqrt(k * kernels.expected_square(law, k))
 
 
 class Average(NamedTuple):
@@ -558,13 +548,11 @@ def _batches(task: ImageTask | SentenceTask, spec: ModelSpec, only: np.ndarray, 
 
 
 def recalibrated(model: nn.Module, task: ImageTask | SentenceTask, spec: ModelSpec, only: np.ndarray) -> nn.Module:
-    """A model in evaluation mode with its batch norms' statistics re-estimated on training examples; itself if it has
-    none. All arms get this: what training leaves are statistics of weights that are no longer there."""
-    if not any(isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d) for module in model.modules()):
-        return model
-    copy = kernels.fold(model)  # of a plain model a copy
-    update_bn([batch["pixels"] for batch in _batches(task, spec, only, RECALIBRATION)], copy)
-    return copy.eval()
+    """The model with norms re-estimated on training examples, if it has any (``kernels.recalibrated``). All arms get
+    this."""
+    return kernels.recalibrated(
+        model, lambda: [batch["pixels"] for batch in _batches(task, spec, only, kernels.RECALIBRATION)]
+    )
 
 
 class Trace:

@@ -6,7 +6,6 @@ students trained (3); rates of fine-tuning are chosen (4), and students that sta
 """
 
 import json
-import re
 import time
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from paper_repro.data.corpora import SOURCES, CorpusSpec, corpus_of
 from paper_repro.data.ngrams import Vocabulary
 from paper_repro.data.ragged import RaggedIds, take
 from paper_repro.data.sources import TextSource
-from paper_repro.data.text import TextSplit
+from paper_repro.data.text import TextSplit, plain_words
 from paper_repro.distill import losses
 from paper_repro.distill.ngram_measure import coverage, exported, metric, overlaps, pruned, shorter_ngrams
 from paper_repro.distill.ngram_student import NgramSpec, accuracy, cross_entropies
@@ -42,7 +41,6 @@ from paper_repro.zoo.dan import Dan
 
 PAPER = "sparse"
 BATCH = 256  # texts over which a record's cost is a mean
-WORD = re.compile(r"\b\w\w+\b")  # scikit-learn's
 DISSECTED = ("kd", "kd+ft")  # methods of the main student that the ablations without training look at
 
 
@@ -386,21 +384,16 @@ class Texts(TextTask):
     @cached_property
     def tests(self) -> set[str]:
         """The test texts, as the student's tokens."""
-        return {_tokens(text) for text in self.parts["test"].texts}
+        return {plain_words(text) for text in self.parts["test"].texts}
 
     def corpus_rows(self, corpus: CorpusSpec) -> np.ndarray:
         """Rows of a corpus, in seeded random order, without the texts that are also test texts."""
         if (name := corpus.key()) not in self._corpus_rows:
             texts = corpus.load().texts
             order = seeds.numpy_rng(0, "corpus", dataset=self.label).permutation(len(texts))
-            kept = [row for row in order if _tokens(texts[row]) not in self.tests]
+            kept = [row for row in order if plain_words(texts[row]) not in self.tests]
             self._corpus_rows[name] = np.array(kept, dtype=np.int64)
         return self._corpus_rows[name]
-
-
-def _tokens(text: str) -> str:
-    """The words of ``text`` by scikit-learn's rule, as the student reads it: what two copies have in common."""
-    return " ".join(WORD.findall(text.lower()))
 
 
 @lru_cache(maxsize=16)  # 200 MB each on IMDB

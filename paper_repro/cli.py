@@ -264,6 +264,55 @@ def plan(paper: Papers = "all", tier: Tier = "paper", as_json: Json = False) -> 
 
 
 @app.command()
+def advise(
+    data: Annotated[str, typer.Option(help="A data set, or a .parquet of text,label or img,label.")],
+    budget: Annotated[
+        str | None, typer.Option(help="What an example may cost: '2ms/example' (alone) or '500/s' (in batches).")
+    ] = None,
+    minutes: Annotated[float, typer.Option(min=0.1, help="About how long it may take.")] = 10.0,
+    tier: Annotated[str, typer.Option(help="Whose recipes to shorten.")] = "cpu",
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    results: Annotated[Path, typer.Option(help="Where the records go.")] = RUNS / "own",
+    as_json: Json = False,
+) -> None:
+    """Which technique pays off on your own data and machine, by how much, and at what cost."""
+    from paper_repro import advise as adviser
+    from paper_repro import doctor
+
+    limit = None if budget is None else adviser.parse_budget(budget)
+    advice = adviser.advise(
+        data, limit, results, minutes=minutes, tier=tier, device=doctor.choose_device(device, tier),
+        say=lambda text: typer.echo(text, err=True),
+    )  # fmt: skip
+    if as_json:
+        print(advice.model_dump_json(indent=1))
+        return
+    _rows(f"advice for {data}" + (f" within {budget}" if budget else ""), [_option(one) for one in advice.options])
+    for note in advice.notes:
+        print(note)
+    best = advice.options[0]
+    print(f"In full ({best.full_s / 60:.1f} minutes by what was measured, once per seed): {best.command}")
+
+
+def _option(option: Any) -> dict[str, Any]:
+    """A line of ``advise``."""
+    gain = "" if option.gain is None else f"{100 * option.gain:+.1f}"
+    limits = "" if option.gain is None else f" [{100 * option.gain_low:+.1f}, {100 * option.gain_high:+.1f}]"
+    return {
+        "technique": option.name,
+        "within budget": option.fits,
+        "accuracy %": f"{100 * option.accuracy:.1f} [{100 * option.low:.1f}, {100 * option.high:.1f}]",
+        "over plain, points": gain + limits,
+        "deferred": "" if option.deferred is None else f"{option.deferred:.0%}",
+        "ms alone": f"{1e3 * option.alone_s:.3g}",
+        "examples/s in batches": f"{1 / option.among_s:,.0f}",
+        "weights MB": f"{option.weights_bytes / 1e6:,.1f}",
+        "training s, here": f"{option.training_s:,.3g}",
+        "training s, in full": f"{option.full_s:,.3g}",
+    }
+
+
+@app.command()
 def explain(
     key: Annotated[str, typer.Argument(help="A cell's key or its beginning, as in the name of its record.")],
     results: Annotated[Path, typer.Option(help="Folder of records.")] = RUNS,

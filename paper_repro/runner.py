@@ -138,7 +138,7 @@ def run(
     if corpus is not None and "corpus" not in inspect.signature(module.cells).parameters:
         raise UserError(f"The paper '{paper}' uses no unlabelled text; leave --corpus out.")
     cells = select(module.cells(load_config(paper, tier), seeds=seeds, **own), only)
-    return _run_cells(cells, results, device, workers, dry_run)
+    return run_cells(cells, results, device, workers, dry_run)
 
 
 def bench(paper: str, tier: str, *, results: Path, device: str = "cpu", dry_run: bool = False) -> Summary:
@@ -146,7 +146,7 @@ def bench(paper: str, tier: str, *, results: Path, device: str = "cpu", dry_run:
     if "WORLD_SIZE" in os.environ:
         raise UserError("Timings are of one process; start 'paper-repro bench' without torchrun.")
     module = experiment(paper)
-    return _run_cells(module.timing_cells(load_config(paper, tier), device), results, device, 1, dry_run)
+    return run_cells(module.timing_cells(load_config(paper, tier), device), results, device, 1, dry_run)
 
 
 def plan(paper: str, tier: str) -> list[dict[str, Any]]:
@@ -185,7 +185,10 @@ def _all_cells() -> list[Cell]:
     return found
 
 
-def _run_cells(cells: Sequence[Cell], results: Path, device: str, workers: int | None, dry_run: bool) -> Summary:
+def run_cells(
+    cells: Sequence[Cell], results: Path, device: str, workers: int | None = None, dry_run: bool = False
+) -> Summary:
+    """Compute those of ``cells`` that have no successful record under ``results``; see ``run``."""
     store = Store(results)
     pending = [cell for cell in cells if not store.done(cell.key())]
     already = len(cells) - len(pending)

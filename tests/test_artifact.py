@@ -13,6 +13,7 @@ import yaml
 from paper_repro.ledger import load_ledger
 from paper_repro.papers import PAPERS
 from paper_repro.paths import REPO, RESULTS
+from paper_repro.plots.notebooks import notebooks
 
 CHECK = r"`(tests/\w+\.py)::(\w+)`"
 LARGEST = 1_000_000  # bytes of a file
@@ -73,11 +74,10 @@ def test_documents_name_what_exists(document: str) -> None:
 
 def test_every_paper_has_all_its_parts() -> None:
     experiments = "\n".join(path.read_text(encoding="utf-8") for path in (REPO / "experiments").glob("*.py"))
-    notebooks = [path.name for path in (REPO / "notebooks").glob("*.ipynb")]
     for paper in PAPERS:
         tiers = {path.stem for path in (REPO / "experiments" / "configs" / paper).glob("*.yaml")}
         assert tiers == {"smoke", "cpu", "gpu", "paper"}
-        assert f'PAPER = "{paper}"' in experiments and any(paper in name for name in notebooks)
+        assert f'PAPER = "{paper}"' in experiments and notebooks(paper)
         assert load_ledger(paper).entries
 
 

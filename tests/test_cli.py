@@ -49,7 +49,7 @@ def test_the_version_needs_no_command(invoke: Invoke) -> None:
     [
         (
             ["run", "titanic"],
-            "There is no paper 'titanic' here; choose one of: titans, sparse, recycle, majority, all.",
+            "There is no paper 'titanic' here; choose one of: titans, sparse, recycle, majority, combined, all.",
         ),
         (["run", "titans", "--tier", "huge"], "has no tier 'huge'; choose one of: cpu, gpu, paper, smoke."),
         (["run", "titans", "--only", "nothing-like-it"], "No cell's name contains 'nothing-like-it'"),

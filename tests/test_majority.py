@@ -88,8 +88,8 @@ def test_unpaired_constant_copies_are_a_plain_model_that_moves_as_slowly_as_thei
 def test_adam_divides_by_the_mean_square_of_the_coefficients() -> None:
     """The table of the fact sheet: the mean of k copies moves by 0.87, 0.82, 0.79, 0.75 of a plain step."""
     for k, share in ((2, 0.87), (3, 0.82), (4, 0.79), (8, 0.75)):
-        assert 1 / majority.pairing("dirichlet", k, "adamw") == pytest.approx(share, abs=0.006)
-    assert majority.pairing("constant", 4, "adamw") == 1 and majority.pairing("uniform", 4, "sgd") == 4
+        assert 1 / kernels.pairing("dirichlet", k, "adamw") == pytest.approx(share, abs=0.006)
+    assert kernels.pairing("constant", 4, "adamw") == 1 and kernels.pairing("uniform", 4, "sgd") == 4
 
 
 def test_an_average_of_the_last_steps_is_between_them_and_an_ema_without_memory_is_the_plain_model() -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from synthetic_combined import write_combined
 from synthetic_majority import write_majority
 from synthetic_recycle import write_recycle
 from synthetic_sparse import write_sparse
@@ -23,6 +24,7 @@ def test_there_is_a_summary_and_one_notebook_per_paper() -> None:
     assert [path.name for path in ALL] == names
     assert notebooks.notebooks("titans") == [NOTEBOOKS / "01_titans.ipynb"]
     assert notebooks.notebooks("all") == ALL
+    assert notebooks.notebooks("combined") == [NOTEBOOKS / "00_summary.ipynb"], "what combines the papers"
     with pytest.raises(
         UserError, match=r"no notebook of 'titan' .* choose one of: all, summary, titans, sparse, recycle, majority"
     ):
@@ -51,6 +53,7 @@ def test_executed_on_a_results_folder_they_write_every_figure_and_the_checks(tmp
     write_sparse(tmp_path / "results", "cpu", seeds=3)
     write_recycle(tmp_path / "results", "cpu", seeds=3)
     write_majority(tmp_path / "results", "cpu", seeds=3)
+    write_combined(tmp_path / "results", "cpu", seeds=3)
     written = notebooks.execute("all", tmp_path / "results", tmp_path / "figures", "gpu")
     assert [path.name for path in written] == [path.name for path in ALL]
     summary = text_of(written[0])
@@ -60,6 +63,7 @@ def test_executed_on_a_results_folder_they_write_every_figure_and_the_checks(tmp
         "recycle": ("cpu", "T1", "T7"),
         "majority": ("cpu", "C1-mlp", "M-norms"),
     }
+    assert {path.stem for path in (tmp_path / "figures" / "combined").glob("*.json")} == set(own.plots("combined"))
     for path, (paper, (tier, *claims)) in zip(written[1:], papers.items(), strict=True):
         assert {path.stem for path in (tmp_path / "figures" / paper).glob("*.json")} == set(own.plots(paper))
         for text in (text_of(path), summary):

@@ -229,7 +229,7 @@ def test_drawing_and_judging_never_import_torch() -> None:
     code = (
         "import sys\n"
         "import paper_repro.plots.titans, paper_repro.plots.sparse, paper_repro.plots.recycle, paper_repro.plots.own\n"
-        "import paper_repro.plots.majority, paper_repro.plots.majority_explanation\n"
+        "import paper_repro.plots.majority, paper_repro.plots.majority_explanation, paper_repro.plots.combined\n"
         "import paper_repro.plots.session, paper_repro.plots.notebooks\n"
         "import paper_repro.report\n"
         "sys.exit('torch' in sys.modules)"
@@ -251,7 +251,7 @@ def test_a_committed_figure_shows_the_committed_results(path: Path) -> None:
     assert save.differences(data, committed) == []
 
 
-@pytest.mark.parametrize("paper", ["titans", "sparse", "recycle", "majority"])
+@pytest.mark.parametrize("paper", ["titans", "sparse", "recycle", "majority", "combined"])
 def test_the_committed_figures_are_complete(paper: str) -> None:
     if not tiers_of(RESULTS, paper):
         pytest.skip("no reference results are committed yet")

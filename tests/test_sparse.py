@@ -11,6 +11,7 @@ from experiments import sparse_distillation as sparse
 from paper_repro import data
 from paper_repro.config import load_yaml
 from paper_repro.data.corpora import CorpusSpec
+from paper_repro.data.text import plain_words
 from paper_repro.errors import UserError
 from paper_repro.paths import REPO
 
@@ -79,7 +80,7 @@ def test_a_bigger_share_of_the_corpus_holds_the_smaller_and_no_test_text(cache, 
     task = sparse._task(sparse._key(training("kd").task), "cpu")
     corpus = CorpusSpec(name="docstrings-unlabelled")
     texts = corpus.load().texts
-    task.tests.add(sparse._tokens(texts[5].upper()))
+    task.tests.add(plain_words(texts[5].upper()))
     rows = task.corpus_rows(corpus)
     assert sorted(rows) == [row for row in range(len(texts)) if row != 5]
     bags = {}

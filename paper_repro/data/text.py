@@ -1,6 +1,7 @@
 """Texts, and their tokens: encoded once, cached, padded per batch."""
 
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from paper_repro.paths import cache_dir
 if TYPE_CHECKING:
     from torch import Tensor
 
+WORD = re.compile(r"\b\w\w+\b")  # scikit-learn's
 ENCODING = 1  # raise when ``encode`` changes what it writes: the cache is keyed on it
 
 
@@ -55,6 +57,11 @@ class Tokens:
         ids = np.full(mask.shape, self.pad_id, dtype=np.int64)
         ids[mask] = self.ids[(starts[:, None] + column)[mask]]
         return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.int64))
+
+
+def plain_words(text: str) -> str:
+    """The words of ``text`` by scikit-learn's rule, as an n-gram student reads it: what two copies have in common."""
+    return " ".join(WORD.findall(text.lower()))
 
 
 def load_texts(name: str, split: str) -> TextSplit:

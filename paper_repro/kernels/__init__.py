@@ -4,7 +4,7 @@ Read in this order: ``majority`` (expand, fold), ``coefficients`` (the laws), ``
 (fast optimisers), ``noise``, ``simplex``, ``selection`` (what it is compared with), ``sharpness``.
 """
 
-from paper_repro.kernels.coefficients import Law, draw_coefficients, expected_square
+from paper_repro.kernels.coefficients import Law, draw_coefficients, expected_square, pairing
 from paper_repro.kernels.drawn import draw, drawn
 from paper_repro.kernels.fused import MajorityAdamW, MajoritySGD
 from paper_repro.kernels.majority import (
@@ -23,8 +23,10 @@ from paper_repro.kernels.majority import (
     untied,
 )
 from paper_repro.kernels.noise import add_noise
+from paper_repro.kernels.recalibration import RECALIBRATION, recalibrated
 
 __all__ = [
+    "RECALIBRATION",
     "Granularity",
     "Law",
     "Layers",
@@ -44,6 +46,8 @@ __all__ = [
     "fuse",
     "is_fused",
     "is_stack",
+    "pairing",
+    "recalibrated",
     "spread",
     "untied",
 ]

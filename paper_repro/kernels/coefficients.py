@@ -1,5 +1,6 @@
 """The coefficients that mix k kernels: random points of the simplex, and the laws they follow."""
 
+import math
 from collections.abc import Sequence
 from typing import Literal
 
@@ -36,3 +37,12 @@ def expected_square(law: Law, k: int) -> float:
     if law == "uniform":
         return float(draw_coefficients(law, (k, 1 << 18), torch.Generator().manual_seed(0)).square().sum(0).mean())
     return {"dirichlet": 2 / (k + 1), "one_hot": 1.0, "constant": 1 / k}[law]
+
+
+def pairing(law: Law, k: int, optimizer: str) -> float:
+    """By how much a plain kernel moves farther than the mean of ``k`` copies at the same learning rate.
+
+    A copy's gradient is p_i times that of the mixture. SGD moves the mean by 1/k of the plain step. Adam divides by the
+    root of the mean square of p_i: by E[p] / sqrt(E[p^2]) of it, 1 where the coefficients are constant.
+    """
+    return float(k) if optimizer == "sgd" else math.sqrt(k * expected_square(law, k))

@@ -67,4 +67,4 @@ def _names(item: Any) -> list[str]:
     if not isinstance(item, dict):
         return []
     own = [item.get(field) for field in ("name", "dataset", "model")]
-    return [name for name in (*own, *_names(item.get("spec"))) if isinstance(name, str)]
+    return [name for name in (*own, *_names(item.get("spec")), *_names(item.get("taught"))) if isinstance(name, str)]

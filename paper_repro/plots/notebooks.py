@@ -26,8 +26,12 @@ class _ThisInterpreter(KernelSpecManager):
 
 
 def notebooks(paper: str) -> list[Path]:
-    """The notebooks of ``paper``: its own and, for 'all', every one. Raises UserError when there is none."""
-    found = sorted(NOTEBOOKS.glob("*.ipynb" if paper == "all" else f"*_{paper}.ipynb"))
+    """The notebooks of ``paper``: its own and, for 'all', every one; what combines the papers is in the summary.
+
+    Raises UserError when there is none.
+    """
+    name = {"all": "*", "combined": "*_summary"}.get(paper, f"*_{paper}")
+    found = sorted(NOTEBOOKS.glob(f"{name}.ipynb"))
     if not found:
         names = ", ".join(path.stem.partition("_")[2] for path in sorted(NOTEBOOKS.glob("*.ipynb")))
         raise UserError(f"There is no notebook of '{paper}' in {NOTEBOOKS}; choose one of: all, {names}.")

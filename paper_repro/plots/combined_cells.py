@@ -1,0 +1,93 @@
+"""The combined experiment's records as one row per technique: quality, what it took, and what it costs deployed."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from paper_repro import stats
+from paper_repro.plots.source import Results
+
+PLAIN, TEACHER, SUMMONS = "plain", "teacher", "+teacher"
+COLUMNS = [
+    "dataset", "model", "technique", "arm", "accuracy", "low", "high", "n", "n_test", "gain", "gain_low", "gain_high",
+    "deferred", "student_s", "teacher_s", "labelling_s", "latency_s", "throughput_per_s", "weights_bytes",
+]  # fmt: skip
+MORE, LESS = ("accuracy", "throughput_per_s"), ("training_s", "latency_s", "weights_bytes")
+
+
+def techniques(results: Results) -> pd.DataFrame:
+    """One row per data set and technique: the teacher, each arm, and each timed arm's cascade ("<arm>+teacher").
+
+    ``accuracy`` is a mean over ``n`` seeds with its interval, on ``n_test`` examples; ``gain`` is over plain training,
+    paired by seed; ``deferred`` a share of the test examples. Seconds of training: the student's own, and where a
+    technique needs them the teacher's and those of labelling. ``latency_s``: of an example alone;
+    ``throughput_per_s`` in batches: medians over rounds, means over the timed seeds. NaN for what was not measured.
+    """
+    rows = [row for dataset, part in results.metrics.groupby("dataset") for row in _of_dataset(str(dataset), part)]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _of_dataset(dataset: str, rows: pd.DataFrame) -> list[tuple[Any, ...]]:
+    students = rows[rows["experiment"] == "student"]
+    if students.empty:
+        return []
+    timing = rows[rows["experiment"] == "timing"]
+    speed = timing.groupby("metric")["value"].mean()
+    n_test = int(students.loc[(students["metric"] == "accuracy") & (students["split"] == "test"), "n"].iloc[0])
+
+    def values(arm: str, metric: str, split: str = "test") -> pd.Series:
+        chosen = (students["method"] == arm) & (students["metric"] == metric) & (students["split"] == split)
+        return students[chosen].set_index("seed")["value"].dropna().sort_index()
+
+    plain = values(PLAIN, "accuracy")
+
+    def row(name: str, arm: str, right: pd.Series, served: str, deferred: float, seconds: Sequence[float]) -> Any:
+        both = (right - plain).dropna()
+        gain = (np.nan,) * 3 if name in (PLAIN, TEACHER) or both.empty else stats.mean_interval(both.to_numpy())[:3]
+        deployed = [float(speed.get(f"{served}/{what}", np.nan)) for what in COLUMNS[-3:]]
+        accuracy = stats.mean_interval(right.to_numpy())
+        return (dataset, "", name, arm, *accuracy, n_test, *gain, deferred, *seconds, *deployed)
+
+    arms = list(dict.fromkeys(students.sort_values(["seed", "key"])["method"]))
+    teacher_s = values(arms[0], "teacher_training_seconds", "train").mean()
+    found = [
+        row(TEACHER, TEACHER, values(arms[0], "teacher_accuracy").iloc[:1], TEACHER, np.nan, (0.0, teacher_s, 0.0))
+    ]
+    for arm in arms:
+        given = json.loads(students.loc[students["method"] == arm, "param.run"].iloc[0])["arm"]
+        own, labels = (values(arm, f"{what}seconds", "train").mean() for what in ("", "labelling_"))
+        seconds = (own, teacher_s if given.get("kd") else 0.0, labels)
+        found.append(row(arm, arm, values(arm, "accuracy"), str(given["student"]), np.nan, seconds))
+        if f"{arm}{SUMMONS}/latency_s" in speed.index:
+            deferred = float(values(arm, "cascade/deferred").mean())
+            right, seconds = values(arm, "cascade/accuracy"), (own, teacher_s, labels)
+            found.append(row(f"{arm}{SUMMONS}", arm, right, f"{arm}{SUMMONS}", deferred, seconds))
+    return found
+
+
+def given_of(rows: pd.DataFrame) -> dict[str, Any]:
+    """The arm's configuration without what is at its default, from the first of its students' records."""
+    found: dict[str, Any] = json.loads(rows["param.run"].iloc[0])["arm"]
+    return found
+
+
+def student_of(rows: pd.DataFrame) -> str:
+    """What timings call the student of an arm, from its records."""
+    return str(given_of(rows)["student"])
+
+
+def with_dominance(rows: pd.DataFrame) -> pd.DataFrame:
+    """``techniques`` with the whole of training, ``training_s``, and ``dominated``: whether another technique on the
+    same data is at least as good in accuracy, training, latency, throughput and memory, and better in one. By means:
+    two that seeds do not tell apart may still dominate each other. NaN is never better.
+    """
+    rows = rows.assign(training_s=rows[["student_s", "teacher_s", "labelling_s"]].sum(axis=1))
+    dominated = pd.Series(False, index=rows.index)
+    for _, group in rows.groupby("dataset"):
+        goods = np.column_stack([*(group[name] for name in MORE), *(-group[name] for name in LESS)])
+        for place, one in zip(group.index, goods, strict=True):
+            dominated[place] = bool(((goods >= one).all(axis=1) & (goods > one).any(axis=1)).any())
+    return rows.assign(dominated=dominated)

@@ -1,0 +1,87 @@
+"""Figures of the combined experiment: what they show of records whose truth is known."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_combined import DEFERRED, GAIN, LOST, SINGLE_S, TEACHER, TEACHER_S, pace, write_combined
+
+from paper_repro.plots.combined import LOOKS, PARETO, PARETO_TABLE, PLOTS, SPARSE_TITANS
+from paper_repro.plots.combined_cells import COLUMNS, techniques, with_dominance
+from paper_repro.plots.source import Results
+from paper_repro.plots.style import style
+
+
+@pytest.fixture(scope="module")
+def cpu(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    root = tmp_path_factory.mktemp("results")
+    write_combined(root)
+    return Results.open(root, "combined", "cpu")
+
+
+def test_a_technique_is_one_row_with_what_it_needs_and_costs(cpu: Results) -> None:
+    rows = techniques(cpu).set_index(["dataset", "technique"])
+    plain, kd, cascade = (rows.loc["imdb", name] for name in ("plain", "kd", "sparse+kd+corpus+teacher"))
+    assert kd["gain"] == pytest.approx(GAIN["kd"], abs=0.002) and kd["gain_low"] < kd["gain"] < kd["gain_high"]
+    assert np.isnan(plain["gain"]) and plain["teacher_s"] == 0 and kd["teacher_s"] == TEACHER_S
+    assert plain["labelling_s"] == 0 and kd["labelling_s"] > 0
+    assert cascade["accuracy"] == pytest.approx(0.85 + TEACHER - LOST, abs=0.002)
+    assert cascade["deferred"] == pytest.approx(DEFERRED, abs=0.02) and cascade["teacher_s"] == TEACHER_S
+    assert cascade["throughput_per_s"] * SINGLE_S == pytest.approx(pace("ngrams", DEFERRED), rel=0.02)
+    assert kd["latency_s"] == plain["latency_s"], "arms of one architecture have one speed"
+    assert np.isnan(rows.loc[("imdb", "teacher"), "low"]), "one teacher has no interval over seeds"
+    assert "majority+teacher" not in rows.index.get_level_values(1), "its cascade was not timed"
+
+
+def test_dominated_is_what_another_beats_in_one_and_equals_in_all() -> None:
+    def row(name: str, accuracy: float, seconds: float, latency: float) -> dict[str, object]:
+        known = dict.fromkeys(COLUMNS, 0.0) | {"dataset": "d", "model": "", "technique": name, "arm": name}
+        return known | {"accuracy": accuracy, "student_s": seconds, "latency_s": latency, "throughput_per_s": 1.0}
+
+    rows = pd.DataFrame(
+        [
+            row("a", 0.9, 10, 1),
+            row("b", 0.9, 11, 1),
+            row("c", 0.8, 5, 1),
+            row("d", 0.7, 10, np.nan),
+            row("e", 0.9, 10, 1),
+        ]
+    )
+    found = with_dominance(rows).set_index("technique")["dominated"]
+    assert found.to_dict() == {"a": False, "b": True, "c": False, "d": False, "e": False}
+
+
+def test_sparse_titans_shows_what_was_measured_and_where_it_loses(cpu: Results) -> None:
+    data, shown = SPARSE_TITANS.rows(cpu)
+    points = data[(data["kind"] == "point") & (data["dataset"] == "imdb")].set_index("series")
+    assert set(points.index) == {"kd", "sparse+kd", "sparse+kd+corpus"}
+    assert points.loc["sparse+kd", "x"] == pytest.approx(pace("ngrams", DEFERRED), rel=0.02)
+    assert points.loc["sparse+kd", "y"] == pytest.approx(-LOST, abs=0.001)
+    curve = data[(data["kind"] == "curve") & (data["dataset"] == "imdb") & (data["series"] == "sparse+kd")]
+    fastest = curve.loc[curve["x"].idxmax()]
+    assert fastest["x"] == pytest.approx(pace("ngrams"), rel=0.02), "a student that defers nothing"
+    assert curve["x"].min() == pytest.approx(1 / (1 + 1 / pace("ngrams")), rel=0.01), "one that defers all"
+    assert shown.keys == cpu.keys
+
+
+@pytest.mark.parametrize("plot", PLOTS.values(), ids=lambda plot: plot.id)
+def test_every_axis_has_a_unit_and_every_technique_a_name(plot, cpu: Results) -> None:  # type: ignore[no-untyped-def]
+    data, _ = plot.rows(cpu)
+    with style():
+        drawn = plot.draw(data)
+    if plot.kind == "table":
+        assert len(drawn) == len(data) and set(data["arm"]) <= set(LOOKS)
+        return
+    for axis in drawn.axes:
+        assert re.search(r"\(.+\)", axis.get_xlabel()) and re.search(r"\(.+\)", axis.get_ylabel())
+        assert axis.get_title()
+
+
+def test_the_pareto_figure_needs_timings_and_the_table_does_not(cpu: Results, tmp_path: Path) -> None:
+    untimed = cpu.select(("student",))
+    data, _ = PARETO_TABLE.rows(untimed)
+    table = PARETO_TABLE.draw(data)
+    assert len(table) and (table["throughput (1/s)"] == "").all()
+    assert PARETO.rows(untimed)[0].equals(data)
