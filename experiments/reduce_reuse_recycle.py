@@ -36,6 +36,7 @@ from paper_repro.runner import Cell, Outcome
 from paper_repro.timing.kd_step import time_kd_steps
 from paper_repro.timing.memory import peak_memory
 from paper_repro.train import (
+    Diverged,
     Loss,
     Step,
     TrainConfig,
@@ -415,15 +416,21 @@ def rate(run: Run, device: str) -> float:
 
 
 def _tuned(run: Run, device: str) -> dict[str, float]:
-    """Mean validation quality of a run with one learning rate over its tuning repetitions, each computed once."""
+    """Mean validation quality of a run with one learning rate over its tuning repetitions, each computed once.
+
+    A rate with which one of them diverges has the worst.
+    """
     task, found = _examples(run.where, device), []
     for seed in range(run.tuning_seeds):
         named = run.model_copy(update={"tuning_seeds": 0})
         name = sha256_key({"run": named.plain(), "data": task.fingerprint, "seed": seed})
         path = cache_dir() / "tuning" / f"recycle-{name}.json"
         if not path.exists():
-            model = trained(run, seed, device)[0]
-            quality = {metric.name: metric.value for metric in task.quality(run.student, model, "validation")}
+            try:
+                model = trained(run, seed, device)[0]
+                quality = {metric.name: metric.value for metric in task.quality(run.student, model, "validation")}
+            except Diverged:
+                quality = {"accuracy": 0.0, "loss": float("inf")}
             write_atomic(path, json.dumps(quality))
         found.append(json.loads(path.read_text()))
     return {name: float(np.mean([one[name] for one in found])) for name in found[0]}

@@ -274,7 +274,7 @@ def compute_cell(cell: Cell, results: Path, device: str, threads: int, workers: 
     """Compute one cell, write its record, return its status. A failure is recorded and never counts as done."""
     import torch
 
-    from paper_repro.train import rank_and_world
+    from paper_repro.train import Diverged, rank_and_world
 
     started_at, started = datetime.now(UTC), time.perf_counter()
     error = None
@@ -285,9 +285,9 @@ def compute_cell(cell: Cell, results: Path, device: str, threads: int, workers: 
         torch.cuda.reset_peak_memory_stats(device)
     try:
         outcome = experiment(cell.paper).compute(cell, device)
-    except UserError:
-        raise
     except Exception as problem:
+        if isinstance(problem, UserError) and not isinstance(problem, Diverged):
+            raise  # it would hit every other cell as well
         out_of_memory = isinstance(problem, MemoryError | torch.OutOfMemoryError)
         status = "oom" if out_of_memory else "failed"
         error = f"{type(problem).__name__}: {problem}\n{traceback.format_exc(limit=-3)}"

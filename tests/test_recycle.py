@@ -189,3 +189,13 @@ def test_own_images_and_own_text_take_the_recipe_of_their_kind(tmp_path: Path) -
     text_only = config.model_copy(update={"tasks": [config.tasks[1]]})
     with pytest.raises(UserError, match="has no image task to take the recipe from"):
         recycle.cells(text_only, data="digits")
+
+
+def test_a_rate_with_which_training_diverges_is_not_chosen_and_such_a_student_is_a_failure(tmp_path: Path) -> None:
+    wild = arm()
+    found = cells(wild, lrs=[0.1, 1e30])
+    tuning = [cell for cell in found if cell.experiment == "tuning"]
+    assert values(tuning[0])["validation/accuracy"] > 0 == values(tuning[1])["validation/accuracy"]
+    assert recycle.rate(recycle._run(task(wild, lrs=[0.1, 1e30]), wild, 1), "cpu") == 0.1
+    student = next(cell for cell in cells(wild, lrs=[1e30]) if cell.experiment == "student")
+    assert runner.compute_cell(student, tmp_path, "cpu", 1, 1) == "failed", "and the other cells go on"
