@@ -8,7 +8,9 @@ one chosen (stage 0); teachers label (1); the other rates are chosen (2); studen
 """
 
 import json
+import math
 import tempfile
+from functools import lru_cache
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -29,7 +31,7 @@ from paper_repro.config import Config, sha256_key
 from paper_repro.data.corpora import SOURCES, corpus_of
 from paper_repro.distill.kd import Distillation
 from paper_repro.distill.ngram_student import NgramSpec, accuracy
-from paper_repro.distill.taught import PARTS, Part, Taught, TaughtSpec, taught
+from paper_repro.distill.taught import PARTS, Part, Reads, Taught, TaughtSpec, taught
 from paper_repro.distill.teacher import ModelSpec
 from paper_repro.distill.weights import load_model, save_model
 from paper_repro.errors import UserError
@@ -50,9 +52,13 @@ from paper_repro.train import (
 )
 
 PAPER = "combined"
+OWN_SHARDS = 2
 MOST_EPOCHS = 20.0  # over own data, however small it is (our choice, as are the next two)
 LENGTHS = (32, 64, 128, 256)  # word pieces
 COVERED = 0.9  # share of the training texts
+# What the calibration can promise follows from how many examples it has: it needs 3.1 / epsilon of them when the
+# student makes no mistake that the teacher does not (delta 0.1), so with fewer than 8 / epsilon it keeps hardly any.
+PROVABLE, MOST_LOST = 8.0, 0.1
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -126,6 +132,16 @@ class Run(Config):
     taught: TaughtSpec
     student: Student
     arm: Arm
+
+    @property
+    def reads(self) -> Reads:
+        """How the student reads."""
+        return Reads(spec=self.student.spec, corpus=self.arm.corpus)
+
+    @property
+    def taught_parts(self) -> list[Part]:
+        """The parts whose labels by the teacher the student is trained with."""
+        return [] if self.arm.kd is None else ["train", "corpus"] if self.arm.corpus else ["train"]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -201,14 +217,28 @@ def run_of(task: Task, arm: Arm) -> Run:
     return Run(taught=task.taught, student=student, arm=arm.model_copy(update={"timed": False}))
 
 
+class Thrift(Config):
+    """What own data is to cost less than in full: ``share`` of the examples that students are trained on, ``teacher``
+    of those of the teacher; ``limit`` as in ``TaughtSpec``; the ``longest`` text, in word pieces, that networks read;
+    ``timed`` and ``singles``: test examples that deployed models are timed on, and those of them one by one."""
+
+    share: float = 1.0
+    teacher: float = 1.0
+    limit: int | None = None
+    longest: int = LENGTHS[-1]
+    timed: int | None = None
+    singles: int | None = None
+
+
 def own_config(
-    config: CombinedConfig, dataset: str, corpus: str | None = None, *, share: float = 1.0, limit: int | None = None
+    config: CombinedConfig, dataset: str, corpus: str | None = None, thrift: Thrift | None = None
 ) -> CombinedConfig:
     """The tier on other data: its first task of the same modality, without what needs unlabelled text that is not
-    there. Everything is trained for ``share`` of as many examples as on the task's own data, but for ``MOST_EPOCHS``
-    at most; ``limit`` as in ``TaughtSpec``. Networks read as many word pieces as nearly all texts have, and students
-    see images at their task's size where that divides theirs.
+    there. Everything is trained for as many examples as on the task's own data, but for ``MOST_EPOCHS`` at most, or for
+    what ``thrift`` leaves. Networks read as many word pieces as nearly all texts have, and students see images at their
+    task's size where that divides theirs. Cascades promise what the examples allow.
     """
+    thrift = thrift or Thrift()
     info = data.describe(dataset)
     template = next((task for task in config.tasks if task.taught.modality == info.modality), None)
     if template is None:
@@ -218,40 +248,50 @@ def own_config(
     unlabelled = None if corpus is None else corpus_of(data.absolute(corpus))
     if unlabelled is not None and info.modality != "text":
         raise UserError("Unlabelled text goes with text, not with images; leave --corpus out.")
+    limit = thrift.limit
     own, like = (
         training_rows(dataset, template, limit),
         training_rows(template.taught.dataset, template, template.taught.limit),
     )
 
-    def longer(recipe: TrainConfig) -> TrainConfig:
+    def longer(recipe: TrainConfig, share: float) -> TrainConfig:
         return recipe.model_copy(update={"epochs": _epochs(recipe.epochs, like / own, share)})
 
-    def changed(spec: ModelSpec) -> ModelSpec:
-        updates: dict[str, Any] = {"train": longer(spec.train)}
+    def changed(spec: ModelSpec, share: float) -> ModelSpec:
+        updates: dict[str, Any] = {"train": longer(spec.train, share)}
         if info.modality == "text":
-            updates["max_length"] = min(spec.max_length, length_of(dataset, spec.tokenizer))
+            updates["max_length"] = min(spec.max_length, length_of(dataset, spec.tokenizer), thrift.longest)
         elif spec.image_size is not None and not _divides(spec.image_size, dataset):
             updates["image_size"] = None
         return spec.model_copy(update=updates)
 
     students = {}
     for name, student in template.students.items():
-        spec = changed(student.spec) if isinstance(student.spec, ModelSpec) else student.spec
-        recipe = longer(student.recipe) if student.recipe else None
+        spec = changed(student.spec, thrift.share) if isinstance(student.spec, ModelSpec) else student.spec
+        recipe = longer(student.recipe, thrift.share) if student.recipe else None
         students[name] = student.model_copy(update={"spec": spec, "recipe": recipe})
     subject = template.taught.model_copy(
         update={
             "dataset": data.absolute(dataset), "corpus": unlabelled, "limit": limit,
-            "teacher": changed(template.taught.teacher),
+            "teacher": changed(template.taught.teacher, thrift.teacher), "shards": OWN_SHARDS,
         }
     )  # fmt: skip
     arms = [
-        arm.model_copy(update={"epochs": _epochs(arm.epochs, like / own, share)})
+        arm.model_copy(update={"epochs": _epochs(arm.epochs, like / own, thrift.share)})
         for arm in template.arms
         if unlabelled is not None or not arm.corpus
     ]
-    task = template.model_copy(update={"taught": subject, "students": students, "arms": arms})
-    return config.model_copy(update={"tasks": [task]})
+    task = template.model_copy(
+        update={
+            "taught": subject, "students": students, "arms": arms,
+            "timed_examples": thrift.timed or template.timed_examples,
+            "timed_singles": thrift.singles or template.timed_singles,
+        }
+    )  # fmt: skip
+    fraction = subject.validation_fraction
+    held_out = training_rows(dataset, template, None) * fraction / (1 - fraction)
+    epsilon = max(config.epsilon, math.ceil(1000 * PROVABLE / min(held_out, limit or held_out)) / 1000)
+    return config.model_copy(update={"tasks": [task], "epsilon": min(epsilon, MOST_LOST)})
 
 
 def _epochs(epochs: float | None, longer: float, share: float) -> float | None:
@@ -266,6 +306,7 @@ def training_rows(dataset: str, task: Task, limit: int | None) -> float:
     return min(rows, limit or rows)
 
 
+@lru_cache(maxsize=4)
 def length_of(dataset: str, tokenizer: str) -> int:
     """The shortest of ``LENGTHS`` word pieces that holds all of ``COVERED`` of the training texts, or the longest."""
     tokens = data.encode(data.load_texts(dataset, "train"), zoo.load_tokenizer(tokenizer), LENGTHS[-1])
@@ -312,7 +353,7 @@ def _compute_teacher(task: Taught) -> Outcome:
         clocks=teacher.clocks,
         cost={"params": zoo.parameters(teacher.model)},
         protocol=task.spec.teacher.train.protocol(),
-        data=task.provenance(),
+        data=task.task.provenance(),
         environments=teacher.environments,
     )
 
@@ -320,7 +361,7 @@ def _compute_teacher(task: Taught) -> Outcome:
 def _compute_labels(task: Taught, cell: Cell) -> Outcome:
     part: Part = cell.params["part"]
     rows = len(task.shard(part, cell.seed))
-    return Outcome([Metric.of_training("rows", rows, task.task.unit)], data=task.provenance())
+    return Outcome([Metric.of_training("rows", rows, task.task.unit)], data=task.task.provenance())
 
 
 def rate(run: Run, device: str) -> float:
@@ -340,7 +381,7 @@ def _tuned(run: Run, device: str) -> float:
         task = taught(run.taught, device)
         try:
             model, _ = trained(run, 0, device)
-            right = accuracy(task.logits(run.student.spec, model, "validation"), task.labels("validation"))
+            right = accuracy(task.logits(run.reads, model, "validation"), task.labels("validation"))
         except Diverged:
             right = 0.0
         write_atomic(path, json.dumps({"accuracy": right}))
@@ -349,7 +390,8 @@ def _tuned(run: Run, device: str) -> float:
 
 def _name(run: Run, device: str) -> str:
     """Of a run in the cache: what decides it, and the data's content."""
-    return sha256_key({"run": run.plain(), "data": taught(run.taught, device).task.fingerprint})
+    fingerprint = taught(run.taught, device).task.fingerprint
+    return sha256_key({"run": run.plain(), "data": fingerprint, "device": torch.device(device).type})
 
 
 def _compute_tuning(run: Run, device: str) -> Outcome:
@@ -365,31 +407,29 @@ def _compute_tuning(run: Run, device: str) -> Outcome:
 
 def trained(run: Run, seed: int, device: str) -> tuple[nn.Module, TrainResult]:
     """The student of ``run``, trained now, folded and in evaluation mode, and what happened."""
-    task, arm, spec = taught(run.taught, device), run.arm, run.student.spec
+    task, arm, reads = taught(run.taught, device), run.arm, run.reads
     changes: dict[str, Any] = {"lr": rate(run, device)}
     recipe = run.student.train.model_copy(update=changes | ({"epochs": arm.epochs} if arm.epochs else {}))
     extra = None
     if arm.kd is not None:
-        parts: list[Part] = ["train", "corpus"] if arm.corpus else ["train"]
-        extra = {"teacher_logits": torch.cat([task.teacher_logits(part) for part in parts])}
-    source = task.lesson(spec, arm.corpus, extra)
-    model = task.build(spec, seed)
+        extra = {"teacher_logits": torch.cat([task.teacher_logits(part) for part in run.taught_parts])}
+    source = task.lesson(reads, extra)
+    model = task.build(reads, seed)
     if arm.k > 1:
         number = count(1)
         kernels.expand(
-            model, arm.k, fresh=lambda: task.build(spec, seed, copy=next(number)),
+            model, arm.k, fresh=lambda: task.build(reads, seed, copy=next(number)),
             lr_scale=kernels.pairing("dirichlet", arm.k, recipe.optimizer),
         )  # fmt: skip
         if recipe.grad_clip is None and rank_and_world()[1] == 1:
             kernels.fuse(model)
     axes: dict[str, int | str] = {"dataset": task.label, "role": "student"}
     result = train(model, source, training_loss(arm, model, seed), recipe, seed=seed, device=device, stream_axes=axes)
-    model.eval()
-    if arm.k > 1:
-        batches = torch.arange(min(kernels.RECALIBRATION, len(source))).split(recipe.global_batch)
-        model = kernels.recalibrated(
-            kernels.fold(model), lambda: [source.batch(rows, torch.Generator())["pixels"] for rows in batches]
-        )
+    some = seeds.numpy_rng(seed, "norms", dataset=task.label).permutation(len(source))[: kernels.RECALIBRATION]
+    batches = torch.from_numpy(some).split(recipe.global_batch)
+    model = kernels.recalibrated(  # in all arms, so that they differ in nothing else
+        kernels.fold(model.eval()), lambda: [source.batch(rows, torch.Generator())["pixels"] for rows in batches]
+    )
     return model, result
 
 
@@ -413,7 +453,7 @@ def kept(run: Run, seed: int, device: str) -> nn.Module:
         model, _ = trained(run, seed, device)
         save_model(model, path)
         return model
-    model = task.build(run.student.spec, seed)
+    model = task.build(run.reads, seed)
     load_model(model, path)
     return model.eval()
 
@@ -426,7 +466,7 @@ def threshold(run: Run, model: nn.Module, promise: dict[str, float], device: str
     """The margin below which the student summons the teacher, calibrated on validation data for ``promise``."""
     task = taught(run.taught, device)
     logits, teacher, labels = (
-        task.logits(run.student.spec, model, "validation"), task.teacher_logits("validation"), task.labels("validation")
+        task.logits(run.reads, model, "validation"), task.teacher_logits("validation"), task.labels("validation")
     )  # fmt: skip
     return calibrate_threshold(
         margin(logits),
@@ -442,20 +482,19 @@ def _right(logits: Tensor, labels: Tensor) -> np.ndarray:
 
 
 def _compute_student(run: Run, promise: dict[str, float], seed: int, device: str, keep: bool) -> Outcome:
-    task, spec = taught(run.taught, device), run.student.spec
-    task.lesson(spec, run.arm.corpus)  # reading the data is not part of training; nor is opening logits
+    task = taught(run.taught, device)
+    task.lesson(run.reads)  # reading the data is not part of training; nor is opening logits
     teacher, labels = task.teacher_logits("test"), task.labels("test")
     model, result = trained(run, seed, device)
     if keep:
         save_model(model, _weights_path(run, seed, device))
-    logits = task.logits(spec, model, "test")
+    logits = task.logits(run.reads, model, "test")
     student_right, teacher_right = _right(logits, labels), _right(teacher, labels)
     rho = threshold(run, model, promise, device)
     score = margin(logits).numpy()
     fraction, summoned = operating_point(score >= rho, student_right, teacher_right)
     curve = deferral_curve(score, student_right, teacher_right)
-    parts: list[Part] = [] if run.arm.kd is None else ["train", "corpus"] if run.arm.corpus else ["train"]
-    validation = accuracy(task.logits(spec, model, "validation"), task.labels("validation"))
+    validation = accuracy(task.logits(run.reads, model, "validation"), task.labels("validation"))
 
     def of_test(name: str, value: float, unit: str = "fraction") -> Metric:
         return Metric(name=name, value=float(value), unit=unit, split="test", n=len(labels))
@@ -470,7 +509,7 @@ def _compute_student(run: Run, promise: dict[str, float], seed: int, device: str
         of_test("cascade/lost", teacher_right.mean() - summoned),
         Metric.of_training("seconds", training_seconds(result.clocks), "s"),
         Metric.of_training("teacher_training_seconds", training_seconds(task.teacher.clocks), "s"),
-        Metric.of_training("labelling_seconds", task.labelling_s(parts), "s"),
+        Metric.of_training("labelling_seconds", task.labelling_s(run.taught_parts), "s"),
         Metric.of_training("steps", result.steps, "steps"),
         Metric.of_training("examples", result.examples, task.task.unit),
         Metric.of_training("lr", rate(run, device), "1"),
@@ -484,7 +523,7 @@ def _compute_student(run: Run, promise: dict[str, float], seed: int, device: str
         clocks=result.clocks,
         cost={"params": zoo.parameters(model), "teacher_params": zoo.parameters(task.teacher.model)},
         protocol=run.student.train.protocol(),
-        data=task.provenance(),
+        data=task.task.provenance(),
     )
 
 
@@ -502,14 +541,14 @@ def _compute_timing(task: Task, promise: dict[str, float], seed: int, device: st
         for number, arm in enumerate(arm for arm in task.arms if arm.timed):
             run = run_of(task, arm)
             model = kept(run, seed, device)
-            student = subject.served(run.student.spec, model, Path(folder) / str(number))
+            student = subject.served(run.reads, model, Path(folder) / str(number))
             served.setdefault(arm.student, student)
             served[f"{arm.name}+teacher"] = Summoning(student, teacher, threshold(run, model, promise, device))
         places = seeds.numpy_rng(seed, "timed examples", dataset=subject.label).permutation(subject.size("test"))
-        raw = subject.raw("test", np.sort(places[: task.timed_examples]))
+        raw = subject.raw("test", places[: task.timed_examples])
         found = time_served(served, raw, singles=task.timed_singles, rounds=task.rounds, device=device, seed=seed)
     metrics = [Metric.model_validate(metric) for metric in found.pop("metrics")]
-    return Outcome(metrics, data=subject.provenance(), **found)
+    return Outcome(metrics, data=subject.task.provenance(), **found)
 
 
 def plan(config: CombinedConfig) -> list[dict[str, Any]]:

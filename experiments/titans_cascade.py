@@ -198,7 +198,7 @@ class TaskData:
         self.parts: dict[str, Any] = {split: load(self.dataset, split) for split in ("train", "test")}
         self.classes = self.parts["train"].classes
         labels = self.parts["train"].labels
-        groups = None if self.is_image else data.phrase_groups(self.dataset)
+        groups = data.phrase_groups(self.dataset)
         self.split = data.stratified_split(
             labels, settings["validation_fraction"], seeds.derive(0, "validation", dataset=self.label), groups=groups
         )

@@ -6,12 +6,14 @@ as was asked for. It is part of what a record is named by: a busy machine makes 
 never silently worse.
 """
 
+import json
 import math
 import os
 import re
 import shlex
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,20 +22,23 @@ import torch
 
 from experiments import combined
 from paper_repro import data, runner
-from paper_repro.config import Config
-from paper_repro.distill.taught import Taught, taught
+from paper_repro.config import Config, sha256_key
+from paper_repro.distill.taught import Reads, Taught, taught
 from paper_repro.errors import UserError
-from paper_repro.plots.combined_cells import TEACHER, techniques
+from paper_repro.paths import cache_dir, write_atomic
+from paper_repro.plots.combined_cells import PLAIN, TEACHER, techniques
 from paper_repro.plots.source import Results
-from paper_repro.train import TrainConfig, forward, make_optimizer
-from paper_repro.train.predict import autocast
+from paper_repro.stats import proportion_interval
+from paper_repro.train import Source, TrainConfig, forward, train, training_seconds
 
 SEEDS, TIMED_SEEDS = 3, 1
-ROWS = 10_000  # training examples that are used at most, and test examples
+LIMITS = (10_000, 5_000, 2_500)  # examples of each part that are used at most
 SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.18, 0.12, 0.08, 0.05)  # of the full recipe
-PLANNED = 0.7  # of the time asked for; the rest is for reading data, starting processes and timing
-Z = 1.96
-ENDS = ("", "_low", "_high")
+LEAST_OF_TEACHER = 0.2  # of its recipe: what an untrained teacher teaches says nothing about distillation
+LONGEST, TIMED, SINGLES = 128, 64, 24  # word pieces; test examples that are timed, and those one by one
+STEPS = 8  # of each model, timed for the plan
+CONTENTION, KERNELS = 1.15, 1.3  # what two processes cost each other, and majority kernels a step (our estimates)
+STARTING = 45.0  # seconds for starting processes and reading data (our estimate)
 
 
 class Budget(NamedTuple):
@@ -47,8 +52,7 @@ class Budget(NamedTuple):
 def parse_budget(text: str) -> Budget:
     """ "2ms/example": an example alone may take so long; "500/s": so many a second, in batches. Raises UserError."""
     each = re.fullmatch(r"\s*([\d.]+)\s*(us|µs|ms|s)\s*/\s*(?:example|text|image)\s*", text)
-    many = re.fullmatch(r"\s*([\d.]+)\s*/\s*s\s*", text)
-    match = each or many
+    match = each or re.fullmatch(r"\s*([\d.]+)\s*/\s*s\s*", text)
     try:
         value = float(match[1]) if match else math.nan
     except ValueError:  # as of "1.2.3"
@@ -63,9 +67,10 @@ def parse_budget(text: str) -> Budget:
 class Option(Config):
     """One technique as it was measured here. Intervals are of 95 %.
 
-    ``accuracy`` with what seeds and the size of the test set leave open; ``gain``: points of accuracy over plain
-    training, paired by seed (on this test set). ``alone_s``, ``among_s``: seconds of an example alone and in a batch.
-    ``training_s`` as done here, teacher and labels included; ``full_s``: the same for the full recipe.
+    ``accuracy`` with what seeds and the size of the test set leave open; ``gain``: accuracy over plain training's,
+    paired by seed, on this test set. ``alone_s``, ``among_s``: seconds of an example alone and among many, at the upper
+    limits of what was measured. ``training_s``: of one model here, with its teacher and labels; ``full_s``: of what
+    ``command`` does, teacher, labels, choice of the learning rate and all seeds, on one core.
     """
 
     name: str
@@ -99,99 +104,129 @@ def advise(
     """Measure every technique on ``dataset`` (a name or a parquet file) in about ``minutes``; see ``Advice``.
 
     Records go to ``results`` and are not computed again. ``say`` is told what will be done. Raises UserError for data
-    that cannot be used and for too little time.
+    that cannot be used, for too little time, and when a run fails without which there is nothing to compare with.
     """
+    started = time.monotonic()
     full = runner.load_config(combined.PAPER, tier)
-    full = full.model_copy(update={"seeds": min(full.seeds, SEEDS), "timed_seeds": TIMED_SEEDS})
-    planned, share = _planned(full, dataset, minutes, device, say)
-    config = combined.own_config(full, dataset, share=share, limit=ROWS)
-    task = config.tasks[0]
+    short = full.model_copy(update={"seeds": min(full.seeds, SEEDS), "timed_seeds": TIMED_SEEDS})
+    say("Reading the data and measuring step times ...")
+    thrift = _remembered(short, dataset, minutes, device, started)
+    config = combined.own_config(short, dataset, thrift=thrift)
     say(
-        f"{data.label(dataset)}: every technique is trained for {share:.0%} of its full recipe, {config.seeds} times; "
-        f"about {max(planned / 60, 1):.0f} minutes."
+        f"{data.label(dataset)}: every technique is trained for {thrift.share:.0%} of its full recipe, the teacher for "
+        f"{thrift.teacher:.0%}, on at most {thrift.limit:,} examples, {config.seeds} times; this takes about "
+        f"{minutes:g} minutes."
     )
     cells, timing = combined.cells(config), combined.timing_cells(config, device)
-    failed = runner.run_cells(cells, results, device).failed + runner.run_cells(timing, results, device, 1).failed
-    if failed:
-        raise UserError(f"{len(failed)} runs failed, first {failed[0]}; its record in {results} says why.")
+    failed = runner.run_cells(cells, results, device).failed
+    lost = [cell for cell in cells if cell.name in failed]
+    if any(cell.experiment != "student" or cell.method == PLAIN for cell in lost):
+        raise UserError(f"{failed[0]} failed, without which there is no advice; its record in {results} says why.")
+    if runner.run_cells(timing, results, device, 1).failed:
+        raise UserError(f"{timing[0].name} failed; its record in {results} says why.")
     found = Results.open(results, combined.PAPER, tier).of_keys({cell.key() for cell in (*cells, *timing)})
-    return _advice(found, task, dataset, budget, share, tier)
+    asked = [f"--data {shlex.quote(dataset)}", *([f"--device {device}"] if device != "cpu" else [])]
+    command = " ".join(["paper-repro run combined --tier", tier, *asked])
+    return _advice(found, full, config, thrift, budget, command, sorted({cell.method for cell in lost}))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # How much fits into the time
 
 
+def _remembered(
+    config: combined.CombinedConfig, dataset: str, minutes: float, device: str, started: float
+) -> combined.Thrift:
+    """What was planned the first time: step times vary, and with another plan nothing that was computed would count."""
+    asked = [data.fingerprint(dataset, "train"), config.plain(), minutes, device]
+    path = cache_dir() / "advice" / f"{sha256_key(asked)}.json"
+    if not path.exists():
+        write_atomic(path, _planned(config, dataset, minutes, device, started).model_dump_json())
+    return combined.Thrift.model_validate(json.loads(path.read_text(encoding="utf-8")))
+
+
 def _planned(
-    full: combined.CombinedConfig, dataset: str, minutes: float, device: str, say: Callable[[str], None]
-) -> tuple[float, float]:
-    """Seconds that the largest share which fits will take, and that share."""
+    config: combined.CombinedConfig, dataset: str, minutes: float, device: str, started: float
+) -> combined.Thrift:
+    """The largest share, and then the most examples, that fit into what is left of the time."""
     workers = (os.cpu_count() or 1) if device == "cpu" else 1
-    say("Measuring step times ...")
-    seconds: dict[str, float] | None = None
-    for share in SHARES:
-        task = combined.own_config(full, dataset, share=share, limit=ROWS).tasks[0]
-        subject = taught(task.taught, device)
-        seconds = seconds or _step_times(task, subject, device)
-        planned = _seconds(task, subject, seconds, full.seeds, workers)
-        if planned <= 60 * minutes * PLANNED:
-            return planned, share
+    step: dict[str, float] | None = None
+    for share, limit in product(SHARES, LIMITS):
+        thrift = combined.Thrift(
+            share=share, teacher=max(share, LEAST_OF_TEACHER), limit=limit, longest=LONGEST, timed=TIMED,
+            singles=SINGLES,
+        )  # fmt: skip
+        task = combined.own_config(config, dataset, thrift=thrift).tasks[0]
+        if step is None:
+            subject = taught(task.taught, device)
+            step, sizes = _step_times(task, subject, device), {p: len(rows) for p, rows in subject.task.rows.items()}
+        needed = planned_seconds(task, sizes, step, config.seeds, workers)
+        left = 60 * minutes - (time.monotonic() - started)
+        if needed <= left:
+            return thrift
     raise UserError(
-        f"Even {SHARES[-1]:.0%} of the full recipes takes about {planned / 60 / PLANNED:.0f} minutes here; give "
-        f"--minutes {math.ceil(planned / 60 / PLANNED)} or fewer or shorter examples."
+        f"Even {SHARES[-1]:.0%} of the full recipes takes about {needed / 60:.1f} minutes here; give --minutes "
+        f"{math.ceil((needed + 60 * minutes - left) / 60)} or fewer or shorter examples."
     )
 
 
 def _step_times(task: combined.Task, subject: Taught, device: str) -> dict[str, float]:
-    """Seconds per example of a training step of the teacher and of each student, on one thread."""
+    """Seconds per example of a training step of the teacher and of each student, on one thread as in the runs."""
     before = torch.get_num_threads()
     torch.set_num_threads(1 if device == "cpu" else before)
     try:
         spec = task.taught.teacher
         found = {
-            "teacher": _step_time(subject.task.build(spec, 0), subject.task.source(spec, "train"), spec.train, device)
+            TEACHER: _step_time(subject.task.build(spec, 0), subject.task.source(spec, "train"), spec.train, device)
         }
         for name, student in task.students.items():
-            model = subject.build(student.spec, 0)
-            found[name] = _step_time(model, subject.lesson(student.spec, False), student.train, device)
+            reads = Reads(spec=student.spec)
+            found[name] = _step_time(subject.build(reads, 0), subject.lesson(reads), student.train, device)
     finally:
         torch.set_num_threads(before)
     return found
 
 
-def _step_time(model: Any, source: Any, recipe: TrainConfig, device: str, steps: int = 3) -> float:
-    model.train()
-    optimizer, taken = make_optimizer(model, recipe), []
-    count = min(recipe.global_batch, len(source))
-    for number in range(steps + 1):
-        rows = torch.arange(number * count, (number + 1) * count) % len(source)
-        started = time.perf_counter()
-        batch = source.batch(rows, torch.Generator())
-        with autocast(recipe.precision, torch.device(device)):
-            torch.nn.functional.cross_entropy(forward(model, batch).float(), batch["label"]).backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        taken.append((time.perf_counter() - started) / count)
-    return float(np.median(taken[1:]))  # the first pays for what comes once
+def _step_time(model: Any, source: Source, recipe: TrainConfig, device: str) -> float:
+    few = recipe.model_copy(update={"epochs": None, "steps": STEPS})
+
+    def loss(net: Any, batch: Any, _: Any) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(forward(net, batch).float(), batch["label"])
+
+    seconds = [training_seconds(train(model, source, loss, few, seed=0, device=device).clocks) for _ in range(2)]
+    return min(seconds) / (STEPS * recipe.global_batch)  # the first pays for what comes once
 
 
-def _seconds(task: combined.Task, subject: Taught, step: dict[str, float], seeds: int, workers: int) -> float:
-    """Of the whole, stage by stage: the teacher cannot be shared out, so at least it and then what needs it."""
-    rows = subject.size("train")
+def planned_seconds(
+    task: combined.Task, sizes: dict[str, int], step: dict[str, float], seeds: int, workers: int
+) -> float:
+    """Seconds that a task takes: stage by stage, as the teacher cannot be shared out, and then the timings.
 
-    def examples(recipe: TrainConfig) -> float:
-        return recipe.total_steps(rows) * recipe.global_batch
+    ``sizes``: examples of each part; ``step``: seconds per example of a training step of the teacher and of each
+    student, of which a forward pass is a third.
+    """
+    limit = task.taught.limit or max(sizes.values())
+    rows, held_out, test = (min(limit, sizes[part]) for part in ("train", "validation", "test"))
 
-    teacher = examples(task.taught.teacher.train) * step["teacher"]
-    labels = sum(subject.size(part) for part in ("train", "validation", "test")) * step["teacher"] / 3
-    free, taught_ = 0.0, 0.0
+    def training(recipe: TrainConfig, per_example: float) -> float:
+        return recipe.total_steps(rows) * recipe.global_batch * per_example
+
+    forward_s = step[TEACHER] / 3
+    teacher = training(task.taught.teacher.train, step[TEACHER])
+    labels = (rows + held_out + test) * forward_s
+    early, late = 0.0, 0.0
     for arm in task.arms:
-        student = task.students[arm.student]
-        tuning = len(student.lrs) if len(student.lrs) > 1 else 0
-        each = examples(student.train) * step[arm.student] * (1.0 + 0.1 * (arm.k - 1))
-        free += tuning * each if arm.kd is None else 0.0
-        taught_ += (seeds + (0 if arm.kd is None else tuning)) * each
-    return max(teacher, (teacher + free) / workers) + (labels + taught_) / workers
+        student, per_example = task.students[arm.student], step[arm.student]
+        recipe = student.train.model_copy(update={"epochs": arm.epochs} if arm.epochs else {})
+        one = training(recipe, per_example) * (KERNELS if arm.k > 1 else 1.0)
+        one += (2 * held_out + test) * per_example / 3  # evaluation
+        choices = len(student.lrs) if len(student.lrs) > 1 else 0
+        early += choices * one if arm.kd is None else 0.0
+        late += (seeds + (0 if arm.kd is None else choices)) * one
+    cascades = sum(arm.timed for arm in task.arms)
+    timing = (task.rounds + 1) * (task.timed_examples + task.timed_singles) * forward_s * (1 + cascades)
+    shared = max(teacher, (teacher + early) / workers) + (labels + late) / workers
+    return STARTING + CONTENTION * shared + timing
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -199,16 +234,23 @@ def _seconds(task: combined.Task, subject: Taught, step: dict[str, float], seeds
 
 
 def _advice(
-    found: Results, task: combined.Task, dataset: str, budget: Budget | None, share: float, tier: str
-) -> Advice:
-    left_out = combined.training_rows(dataset, task, None) / combined.training_rows(dataset, task, task.taught.limit)
+    found: Results, full: combined.CombinedConfig, config: combined.CombinedConfig, thrift: combined.Thrift,
+    budget: Budget | None, command: str, lost: list[str],
+) -> Advice:  # fmt: skip
+    task = config.tasks[0]
+    left_out = combined.training_rows(task.taught.dataset, task, None) / combined.training_rows(
+        task.taught.dataset, task, task.taught.limit
+    )
+    students = {arm.name: task.students[arm.student] for arm in task.arms}
     options = []
     for row in techniques(found).to_dict("records"):
         low, high = accuracy_interval(row["accuracy"], (row["high"] - row["low"]) / 2, row["n_test"])
-        gain, gain_low, gain_high = (None if np.isnan(row[f"gain{end}"]) else row[f"gain{end}"] for end in ENDS)
-        alone, among = row["latency_s"], 1 / row["throughput_per_s"]
-        training, labels = row["student_s"] + row["teacher_s"], row["labelling_s"]
-        only = "-teacher-s" if row["arm"] == TEACHER else f"-{row['arm']}-s"
+        gain, gain_low, gain_high = (
+            None if np.isnan(row[name]) else row[name] for name in ("gain", "gain_low", "gain_high")
+        )
+        alone, among = row["latency_s/high"], 1 / row["throughput_per_s/low"]
+        teacher, labels = row["teacher_s"], row["labelling_s"]
+        runs = 0 if row["arm"] == TEACHER else full.seeds + len(students[row["arm"]].lrs)
         options.append(
             Option(
                 name=row["technique"],
@@ -222,49 +264,65 @@ def _advice(
                 alone_s=alone,
                 among_s=among,
                 weights_bytes=row["weights_bytes"],
-                training_s=training + labels,
-                full_s=training / share + labels * left_out,
+                training_s=row["student_s"] + teacher + labels,
+                full_s=teacher / thrift.teacher + labels * left_out + runs * row["student_s"] / thrift.share,
                 fits=budget is None or (alone if budget.alone else among) <= budget.seconds,
-                command=f"paper-repro run combined --tier {tier} --data {shlex.quote(dataset)} --only={only}",
+                command=f"{command} --only=-{row['arm']}-s",
             )
         )
     options.sort(key=lambda option: (not option.fits, -option.accuracy))
-    n_test = int(found.metrics.loc[found.metrics["metric"] == "cascade/lost", "n"].iloc[0])
-    return Advice(options=options, notes=_notes(options, budget, share, n_test, task))
+    notes = _notes(options, budget, thrift, config, int(techniques(found)["n_test"].iloc[0]))
+    if lost:
+        notes.append(f"Some runs of {', '.join(lost)} diverged and are left out, which flatters them.")
+    return Advice(options=options, notes=notes)
 
 
 def accuracy_interval(accuracy: float, half: float, n_test: int) -> tuple[float, float]:
     """95 % limits of a mean accuracy over seeds, whose own interval has the width 2 ``half`` (NaN for a single seed),
-    on a test set of ``n_test``: what seeds and what the choice of test examples leave open, added as independent
-    errors (our choice)."""
-    sampling = Z * math.sqrt(accuracy * (1 - accuracy) / n_test)
-    both = math.hypot(sampling, 0.0 if math.isnan(half) else half)
-    return max(0.0, accuracy - both), min(1.0, accuracy + both)
+    on a test set of ``n_test``: what seeds and what the choice of test examples leave open (exact binomial limits),
+    added as independent errors (our choice)."""
+    sampling = proportion_interval(round(accuracy * n_test), n_test)
+    half = 0.0 if math.isnan(half) else half
+    low = accuracy - math.hypot(max(accuracy - sampling.low, 0.0), half)
+    high = accuracy + math.hypot(max(sampling.high - accuracy, 0.0), half)
+    return max(0.0, low), min(1.0, high)
 
 
-def _notes(options: list[Option], budget: Budget | None, share: float, n_test: int, task: combined.Task) -> list[str]:
+def _notes(
+    options: list[Option], budget: Budget | None, thrift: combined.Thrift, config: combined.CombinedConfig, n_test: int
+) -> list[str]:
     fitting = [option for option in options if option.fits]
-    notes = []
-    if not fitting:
-        assert budget is not None
-        fastest = min(options, key=lambda option: option.alone_s if budget.alone else option.among_s)
-        notes.append(f"Nothing keeps to {budget.text}; the fastest is {fastest.name}.")
-    else:
+    if fitting:
         best = fitting[0]
         close = [option.name for option in fitting[1:] if option.high >= best.low]
+        fastest = min((o for o in fitting if o.name == best.name or o.name in close), key=lambda o: o.among_s)
+        notes = [f"Most accurate within the budget: {best.name}."]
+        if close:
+            notes.append(f"Not told apart from it here: {', '.join(close)}; of these {fastest.name} is the fastest.")
+    else:
+        assert budget is not None
+        notes = [f"Nothing keeps to {budget.text}; the fastest is {recommended(options, budget).name}."]
+    teacher, plain = (next((o for o in options if o.name == name), None) for name in (TEACHER, PLAIN))
+    if teacher and plain and teacher.accuracy <= plain.accuracy:
         notes.append(
-            f"Best within the budget: {best.name}. Its interval overlaps with that of "
-            f"{', '.join(close)}: these are not told apart here."
-            if close
-            else f"Best within the budget: {best.name}, whose interval overlaps with no other's."
+            "The teacher is no better than plain training of the small model, so distillation and cascades cannot pay "
+            "here; it may need more than this short training."
         )
-    if share < 1:
+    if thrift.share < 1:
         notes.append(
-            f"Everything was trained for {share:.0%} of its full recipe, so accuracies are lower than they will be, "
-            "and close techniques may change places; the command given runs the full recipe."
+            f"Students were trained for {thrift.share:.0%} and the teacher for {thrift.teacher:.0%} of their full "
+            "recipes, so accuracies are lower than they will be, and techniques may change places."
         )
     notes.append(
-        f"Accuracies are on {n_test:,} examples that nothing was chosen on. A cascade's threshold is calibrated on "
-        f"{task.taught.validation_fraction:.0%} of the training examples; with few of them it defers more than it must."
+        f"Accuracies are on {n_test:,} examples that nothing was trained or tuned on; the best of so many is a little "
+        f"flattered. A cascade may lose {100 * config.epsilon:.1f} points against the teacher, with probability "
+        f"{config.delta:g} more; that much the validation examples can promise."
     )
     return notes
+
+
+def recommended(options: list[Option], budget: Budget | None) -> Option:
+    """The most accurate within the budget, or else the fastest."""
+    if options[0].fits or budget is None:
+        return options[0]
+    return min(options, key=lambda option: option.alone_s if budget.alone else option.among_s)

@@ -290,8 +290,8 @@ def advise(
     _rows(f"advice for {data}" + (f" within {budget}" if budget else ""), [_option(one) for one in advice.options])
     for note in advice.notes:
         print(note)
-    best = advice.options[0]
-    print(f"In full ({best.full_s / 60:.1f} minutes by what was measured, once per seed): {best.command}")
+    best = adviser.recommended(advice.options, limit)
+    print(f"{best.name} in full, about {best.full_s / 60:.0f} minutes on one core: {best.command}")
 
 
 def _option(option: Any) -> dict[str, Any]:
@@ -307,8 +307,8 @@ def _option(option: Any) -> dict[str, Any]:
         "ms alone": f"{1e3 * option.alone_s:.3g}",
         "examples/s in batches": f"{1 / option.among_s:,.0f}",
         "weights MB": f"{option.weights_bytes / 1e6:,.1f}",
-        "training s, here": f"{option.training_s:,.3g}",
-        "training s, in full": f"{option.full_s:,.3g}",
+        "training here, s": f"{option.training_s:,.3g}",
+        "in full, min": f"{option.full_s / 60:,.3g}",
     }
 
 
@@ -381,7 +381,7 @@ def _print_timings(paper: str, tier: str, results: Path) -> None:
     frame = load(results, paper, tier)
     timing = frame[(frame["experiment"] == "timing") & (frame["status"] == "ok")]
     rows = timing[["model", "method", "metric", "value", "unit"]].itertuples(index=False)
-    _table(f"{paper}, tier {tier}: timings, on random weights", ["models", "on", "metric", "value", "unit"], rows)
+    _table(f"{paper}, tier {tier}: timings", ["models", "on", "metric", "value", "unit"], rows)
 
 
 def _print_claims(title: str, verdicts: Iterable[Any]) -> None:

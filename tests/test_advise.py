@@ -1,12 +1,13 @@
 """Advice on own data: budgets, how much fits into the time, the order of the options, and the whole of it."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_combined import combined_records
+from synthetic_combined import TEACHER_S, combined_records
 from typer.testing import CliRunner
 
 from experiments import combined
@@ -14,7 +15,8 @@ from paper_repro import advise, runner
 from paper_repro.cli import app
 from paper_repro.errors import UserError
 from paper_repro.plots.source import Results
-from paper_repro.results import Store
+from paper_repro.results import Record, Store
+from paper_repro.stats import proportion_interval
 
 
 @pytest.mark.parametrize(
@@ -48,33 +50,57 @@ def test_less_time_means_a_smaller_share_of_the_recipe(own: str, monkeypatch: py
     monkeypatch.setattr(advise, "_step_times", lambda *_: slow)
     config = runner.load_config("combined", "smoke")
 
-    def share(minutes: float) -> float:
-        planned, found = advise._planned(config, own, minutes, "cpu", lambda _: None)
-        assert planned <= 60 * minutes * advise.PLANNED
-        return found
+    def plan(minutes: float) -> combined.Thrift:
+        return advise._planned(config, own, minutes, "cpu", time.monotonic())
 
-    assert share(60) == 1.0
-    assert share(60) > share(0.7) >= share(0.5)
-    with pytest.raises(UserError, match=r"takes about \d+ minutes here; give --minutes \d+"):
-        share(0.01)
+    assert plan(60).share == plan(60).teacher == 1.0 and plan(60).limit == advise.LIMITS[0]
+    short = plan(2.0)
+    assert plan(3.0).share >= short.share < 1.0 and short.teacher >= advise.LEAST_OF_TEACHER
+    with pytest.raises(UserError, match=r"takes about [\d.]+ minutes here; give --minutes \d+"):
+        plan(0.2)
+
+
+def test_what_was_planned_is_remembered(own: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advise, "_step_times", lambda *_: {"teacher": 0.05, "net": 0.01, "ngrams": 0.001})
+    config = runner.load_config("combined", "smoke")
+    first = advise._remembered(config, own, 2.5, "cpu", time.monotonic())
+    monkeypatch.setattr(advise, "_step_times", lambda *_: {"teacher": 0.01, "net": 0.002, "ngrams": 0.001})
+    assert advise._remembered(config, own, 2.5, "cpu", time.monotonic()) == first
+
+
+def test_the_plan_adds_up_what_is_done() -> None:
+    task = runner.load_config("combined", "smoke").tasks[1]
+    sizes, step = {"train": 300, "validation": 100, "test": 200}, {"teacher": 0.01, "net": 0.001}
+    one = advise.planned_seconds(task, sizes, step, 2, 1)
+    teacher = 2 * 300 * 0.01  # epochs, examples, seconds; in whole batches
+    labels = 600 * 0.01 / 3
+    runs = 5 * 2 + 5 * 2  # choices of a rate and seeds of five arms
+    student = 2 * 300 * 0.001 + (2 * 100 + 200) * 0.001 / 3
+    timing = 7 * 20 * 0.01 / 3 * 3
+    assert one == pytest.approx(advise.STARTING + 1.15 * (teacher + labels + runs * student) + timing, rel=0.1)
+    assert advise.planned_seconds(task, sizes, step, 2, 2) < one
+    assert advise.planned_seconds(task, sizes, step, 4, 1) > one
 
 
 def test_an_interval_holds_what_seeds_and_what_test_examples_leave_open() -> None:
-    low, high = advise.accuracy_interval(0.9, float("nan"), 100)
-    assert (low, high) == (pytest.approx(0.9 - 1.96 * 0.03), pytest.approx(0.9 + 1.96 * 0.03))
+    exact = proportion_interval(90, 100)
+    assert advise.accuracy_interval(0.9, float("nan"), 100) == pytest.approx((exact.low, exact.high))
     wide = advise.accuracy_interval(0.9, 0.04, 100)
-    assert wide[1] - 0.9 == pytest.approx(np.hypot(0.0588, 0.04)) and advise.accuracy_interval(1.0, 0.1, 9)[1] == 1.0
+    assert wide[1] - 0.9 == pytest.approx(np.hypot(exact.high - 0.9, 0.04))
+    perfect = advise.accuracy_interval(1.0, 0.0, 9)
+    assert perfect[1] == 1.0 and perfect[0] < 0.8, "nine right of nine prove little"
 
 
-def advice(tmp_path: Path, budget: str | None) -> advise.Advice:
+def advice(tmp_path: Path, budget: str | None, records: list[Record] | None = None) -> advise.Advice:
     """On made-up records of the cpu tier's IMDB."""
-    records = [record for record in combined_records("cpu") if record.dataset == "imdb"]
-    for record in records:
+    known = [record for record in combined_records("cpu") if record.dataset == "imdb"]
+    for record in known if records is None else records:
         Store(tmp_path).write(record)
-    task = runner.load_config("combined", "cpu").tasks[0]
-    limit = None if budget is None else advise.parse_budget(budget)
-    found = Results.open(tmp_path, "combined", "cpu")
-    return advise._advice(found, task, "imdb", limit, 0.5, "cpu")
+    full = runner.load_config("combined", "cpu")
+    config = full.model_copy(update={"tasks": full.tasks[:1]})
+    found, limit = Results.open(tmp_path, "combined", "cpu"), None if budget is None else advise.parse_budget(budget)
+    thrift = combined.Thrift(share=0.5, teacher=0.8, limit=11_250)
+    return advise._advice(found, full, config, thrift, limit, "paper-repro run combined", [])
 
 
 def test_options_within_the_budget_come_first_and_then_the_more_accurate(tmp_path: Path) -> None:
@@ -83,11 +109,27 @@ def test_options_within_the_budget_come_first_and_then_the_more_accurate(tmp_pat
     assert tight.options[0].name == "sparse+kd+corpus" and not next(o for o in tight.options if o.name == "kd").fits
     fits = [option.fits for option in tight.options]
     assert fits == sorted(fits, reverse=True)
-    kd = next(option for option in free.options if option.name == "kd")
-    assert kd.full_s == pytest.approx((kd.training_s - 300) / 0.5 + 300), "labelling is not shortened"
-    assert kd.command == "paper-repro run combined --tier cpu --data imdb --only=-kd-s"
-    assert "trained for 50%" in " ".join(free.notes) and "not told apart" in free.notes[0]
-    assert advice(tmp_path, "1us/example").notes[0].startswith("Nothing keeps to 1us/example; the fastest is")
+    none = advice(tmp_path, "1us/example")
+    assert none.notes[0].startswith("Nothing keeps to 1us/example; the fastest is sparse")
+    fastest = advise.recommended(none.options, advise.parse_budget("1us/example"))
+    assert fastest.alone_s == min(option.alone_s for option in none.options)
+
+
+def test_the_cost_in_full_is_of_what_the_command_does(tmp_path: Path) -> None:
+    found = advice(tmp_path, None)
+    kd = next(option for option in found.options if option.name == "kd")
+    student = kd.training_s - TEACHER_S - 300
+    runs = 5 + 4  # seeds and candidates of the learning rate
+    assert kd.full_s == pytest.approx(TEACHER_S / 0.8 + 300 + runs * student / 0.5, rel=0.01)
+    assert kd.command == "paper-repro run combined --only=-kd-s"
+    said = " ".join(found.notes)
+    assert "trained for 50%" in said and "Not told apart" in said and "0.5 points" in said
+
+
+def test_a_limit_of_the_budget_holds_for_the_upper_limit_of_what_was_measured(tmp_path: Path) -> None:
+    plain = next(option for option in advice(tmp_path, None).options if option.name == "plain")
+    assert plain.alone_s == pytest.approx(1.1 * 0.02 / 8, rel=0.05)
+    assert plain.among_s == pytest.approx(0.02 / 8 / 0.9, rel=0.05)
 
 
 def test_the_command_of_an_option_selects_its_cells_and_no_others() -> None:
@@ -110,6 +152,7 @@ def test_bad_input_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_from_a_file_that_the_suite_does_not_know_to_advice(own: str, tmp_path: Path) -> None:
     arguments = ["advise", "--data", own, "--tier", "smoke", "--budget", "1000/s", "--results", str(tmp_path), "--json"]
+    arguments += ["--minutes", "3"]
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout)
@@ -118,3 +161,7 @@ def test_from_a_file_that_the_suite_does_not_know_to_advice(own: str, tmp_path: 
     assert all(option["low"] <= option["accuracy"] <= option["high"] for option in found["options"])
     assert all(option["alone_s"] > 0 and option["training_s"] > 0 for option in found["options"])
     assert len(found["notes"]) >= 2
+    command = found["options"][0]["command"].split()[1:]
+    done = CliRunner().invoke(app, [*command, "--seeds", "1", "--results", str(tmp_path / "full")])
+    assert done.exit_code == 0, "what it recommends runs, to its table"
+    assert list(tmp_path.rglob("pareto-table.md"))

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 
 from experiments import combined
 from paper_repro import data, runner
+from paper_repro.cascade.calibration import calibrate_threshold
 from paper_repro.cascade.rules import margin
 from paper_repro.cascade.served import Summoning
 from paper_repro.distill.kd import Distillation
 from paper_repro.distill.ngram_student import NgramSpec
-from paper_repro.distill.taught import TaughtSpec, TaughtTexts, taught
+from paper_repro.distill.taught import Reads, TaughtSpec, TaughtTexts, taught
 from paper_repro.distill.teacher import ModelSpec
 from paper_repro.errors import UserError
 from paper_repro.timing.served import time_served
@@ -30,6 +31,7 @@ SGD = TrainConfig.model_validate(
 NGRAMS = NgramSpec(vocab=2000, dim=8, dropout=0.0, feature_dropout=0.0)
 NET = ModelSpec(model="transformer", options={"dim": 16, "layers": 1}, max_length=32, train=ADAM)
 IMAGES = ModelSpec(model="resnet8-w4", image_size=4, train=SGD)
+PICTURES = Reads(spec=IMAGES)
 
 
 def texts(**changes: Any) -> TaughtSpec:
@@ -67,21 +69,32 @@ def test_the_teachers_logits_do_not_depend_on_how_they_are_shared_out() -> None:
     assert three.labelling_s(["validation", "corpus"]) > 0
 
 
-def test_unlabelled_texts_that_are_also_test_texts_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unlabelled_texts_that_are_also_held_out_are_left_out() -> None:
     subject = TaughtTexts(texts(), "cpu")
-    before = len(subject.corpus[1])
-    known = subject.corpus[0].texts[subject.corpus[1][0]]
-    again = TaughtTexts(texts(), "cpu")
-    again.sentences.parts["test"].texts.append(known.upper())
-    try:
-        assert len(again.corpus[1]) == before - 1
-    finally:
-        again.sentences.parts["test"].texts.pop()
+    before, again = len(subject.corpus[1]), TaughtTexts(texts(), "cpu")
+    test, validation = (subject.corpus[0].texts[subject.corpus[1][place]] for place in (0, 1))
+    again.sentences.parts["test"].texts.append(test.upper())
+    again.sentences.parts["train"].texts[again.task.rows["validation"][0]] = validation
+    assert len(again.corpus[1]) == before - 2
 
 
-@pytest.mark.parametrize("student", [NET, NGRAMS, IMAGES], ids=["network", "n-grams", "images"])
-def test_what_is_deployed_gives_the_logits_that_were_measured(student: Any, tmp_path: Path) -> None:
-    subject = taught(digits() if student is IMAGES else texts(), "cpu")
+def test_n_grams_are_those_of_what_a_student_is_trained_on() -> None:
+    subject = taught(texts(), "cpu")
+    few, more = (
+        subject.reader(Reads(spec=NGRAMS.model_copy(update={"vocab": 10**6}), corpus=c)) for c in (False, True)
+    )
+    assert few.features.size < more.features.size
+
+
+def test_a_piece_of_nothing_has_no_logits() -> None:
+    subject = taught(texts(limit=2, shards=3), "cpu")
+    assert [len(subject.shard("test", number)) for number in range(3)] == [1, 1, 0]
+    assert subject.teacher_logits("test").shape == (2, len(subject.classes))
+
+
+@pytest.mark.parametrize("spec", [NET, NGRAMS, IMAGES], ids=["network", "n-grams", "images"])
+def test_what_is_deployed_gives_the_logits_that_were_measured(spec: Any, tmp_path: Path) -> None:
+    subject, student = taught(digits() if spec is IMAGES else texts(), "cpu"), Reads(spec=spec)
     model = subject.build(student, 0).eval()
     served = subject.served(student, model, tmp_path / "student")
     raw = subject.raw("test", np.arange(40))
@@ -100,7 +113,7 @@ def test_the_deployed_teacher_gives_its_stored_logits() -> None:
 
 def test_a_cascade_asks_the_teacher_for_what_the_student_is_not_sure_of(tmp_path: Path) -> None:
     subject = taught(digits(), "cpu")
-    student, teacher = subject.served(IMAGES, subject.build(IMAGES, 0).eval(), tmp_path), subject.served_teacher()
+    student, teacher = subject.served(PICTURES, subject.build(PICTURES, 0).eval(), tmp_path), subject.served_teacher()
     raw = subject.raw("test", np.arange(60))
     own, best = student.logits(raw), teacher.logits(raw)
     sure = margin(torch.from_numpy(own)).numpy()
@@ -114,7 +127,7 @@ def test_a_cascade_asks_the_teacher_for_what_the_student_is_not_sure_of(tmp_path
 
 def test_deployed_models_are_timed_against_the_teacher(tmp_path: Path) -> None:
     subject = taught(digits(), "cpu")
-    student, teacher = subject.served(IMAGES, subject.build(IMAGES, 0).eval(), tmp_path), subject.served_teacher()
+    student, teacher = subject.served(PICTURES, subject.build(PICTURES, 0).eval(), tmp_path), subject.served_teacher()
     served = {"teacher": teacher, "net": student, "kd+teacher": Summoning(student, teacher, float("inf"))}
     found = time_served(served, subject.raw("test", np.arange(12)), singles=3, rounds=6, block_s=0.001)
     values = {metric["name"]: metric["value"] for metric in found["metrics"]}
@@ -232,11 +245,24 @@ def test_own_text_takes_the_recipe_of_texts_for_as_many_examples(own: str) -> No
     rows = 200 * 0.8 * (1 - task.taught.validation_fraction)
     epochs = task.taught.teacher.train.epochs
     assert epochs == pytest.approx(min(3 * template.taught.limit / rows, combined.MOST_EPOCHS))
-    half = combined.own_config(given, own, share=0.5).tasks[0]
+    half = combined.own_config(given, own, thrift=combined.Thrift(share=0.5, teacher=0.5)).tasks[0]
     assert half.taught.teacher.train.epochs == pytest.approx(epochs / 2)
     assert half.students["ngrams"].recipe.epochs == pytest.approx(task.students["ngrams"].recipe.epochs / 2)
+    few = combined.own_config(given, own, thrift=combined.Thrift(limit=50, longest=16, timed=5, singles=2)).tasks[0]
+    assert (few.taught.limit, few.timed_examples, few.timed_singles) == (50, 5, 2)
+    assert few.taught.teacher.max_length == few.students["net"].spec.max_length == 16
     corpus = combined.own_config(given, own, "docstrings-unlabelled").tasks[0]
     assert corpus.taught.corpus is not None and any(arm.corpus for arm in corpus.arms)
+
+
+def test_a_cascade_promises_what_the_held_out_examples_can_show(own: str) -> None:
+    given = runner.load_config("combined", "smoke").model_copy(update={"epsilon": 0.001})
+    held_out = 200 * 0.8 * given.tasks[0].taught.validation_fraction
+    assert combined.own_config(given, own).epsilon == combined.MOST_LOST < combined.PROVABLE / held_out
+    many = given.model_copy(update={"epsilon": 0.2})
+    assert combined.own_config(many, own).epsilon == combined.MOST_LOST
+    right, sure = np.ones(int(combined.PROVABLE / 0.05), dtype=bool), np.linspace(0.5, 1, int(combined.PROVABLE / 0.05))
+    assert calibrate_threshold(sure, right, right, epsilon=0.05, delta=0.1) < 0.5, "enough for a perfect student"
 
 
 def test_own_images_are_pooled_where_that_goes(tmp_path: Path) -> None:

@@ -57,6 +57,16 @@ def test_identical_texts_stay_on_one_side(tmp_path: Path) -> None:
     assert test.texts and not set(train.texts) & set(test.texts)
 
 
+def test_identical_texts_stay_on_one_side_of_a_validation_split_too(tmp_path: Path) -> None:
+    path = write(tmp_path, text=[*TEXTS, *["twice"] * 6, *["again"] * 6], label=["a", "b"] * 16)
+    groups, train = data.phrase_groups(path), data.load_texts(path, "train")
+    assert groups is not None and len(set(groups)) == len(set(train.texts)) < len(train.texts)
+    split = data.stratified_split(train.labels, 0.3, 0, groups=groups)
+    texts = np.array(train.texts)
+    assert not set(texts[split.train]) & set(texts[split.validation])
+    assert data.phrase_groups(write(tmp_path, text=TEXTS, label=["a", "b"] * 10)) is None
+
+
 @pytest.mark.parametrize(
     ("columns", "says"),
     [

@@ -4,6 +4,7 @@ What a user waits for is in here: tokenising or resizing, batching, the model, a
 what the student defers.
 """
 
+import copy
 import json
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -17,7 +18,7 @@ from paper_repro.cascade.rules import margin
 from paper_repro.data.augment import normalise
 from paper_repro.data.ragged import take
 from paper_repro.data.text import Tokens
-from paper_repro.train.predict import autocast
+from paper_repro.train.predict import DTYPES
 
 BATCH = 32  # examples per forward pass
 
@@ -32,6 +33,12 @@ class Served(Protocol):
         ...
 
 
+def _deployed(model: nn.Module, precision: str, device: str, channels_last: bool = False) -> nn.Module:
+    """A copy in evaluation mode, its weights once and for all in ``precision`` and in the memory format of training."""
+    model = copy.deepcopy(model).eval().to(device, DTYPES[precision])
+    return model.to(memory_format=torch.channels_last) if channels_last else model
+
+
 class TextModel:
     """A network that reads word pieces, at most ``max_length`` of a text; texts of alike lengths go together."""
 
@@ -44,8 +51,8 @@ class TextModel:
         backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
         self.tokenizer = Tokenizer.from_str(json.dumps({**json.loads(backend.to_str()), "padding": None}))
         self.tokenizer.enable_truncation(max_length)
-        self.model, self.max_length, self.classes = model.eval(), max_length, classes
-        self.precision, self.device = precision, torch.device(device)
+        self.model, self.device = _deployed(model, precision, device), torch.device(device)
+        self.max_length, self.classes = max_length, classes
 
     @torch.inference_mode()
     def logits(self, raw: Sequence[str]) -> np.ndarray:
@@ -58,8 +65,7 @@ class TextModel:
         for start in range(0, len(ids), BATCH):
             rows = order[start : start + BATCH]
             inputs = take(tokens, rows).pad(np.arange(len(rows)), self.max_length)
-            with autocast(self.precision, self.device):
-                found[rows] = self.model(*(one.to(self.device) for one in inputs)).float().cpu().numpy()
+            found[rows] = self.model(*(one.to(self.device) for one in inputs)).float().cpu().numpy()
         return found
 
 
@@ -68,11 +74,11 @@ class ImageModel:
 
     def __init__(
         self, model: nn.Module, mean: Tensor, std: Tensor, classes: list[str], *, size: int | None = None,
-        precision: str = "fp32", device: str = "cpu",
+        precision: str = "fp32", channels_last: bool = False, device: str = "cpu",
     ) -> None:  # fmt: skip
-        self.model, self.classes, self.size = model.eval(), classes, size
+        self.model, self.device = _deployed(model, precision, device, channels_last), torch.device(device)
+        self.classes, self.size, self.dtype, self.channels_last = classes, size, DTYPES[precision], channels_last
         self.mean, self.std = mean.to(device), std.to(device)
-        self.precision, self.device = precision, torch.device(device)
 
     @torch.inference_mode()
     def logits(self, raw: np.ndarray) -> np.ndarray:
@@ -83,9 +89,10 @@ class ImageModel:
             if self.size is not None and pixels.shape[-1] != self.size:
                 block = pixels.shape[-1] // self.size
                 pixels = (F.avg_pool2d(pixels.float(), block) + 0.5).floor().to(torch.uint8)  # as ``data.images``
-            with autocast(self.precision, self.device):
-                logits = self.model(normalise(pixels, self.mean, self.std))
-            found[start : start + BATCH] = logits.float().cpu().numpy()
+            inputs = normalise(pixels, self.mean, self.std).to(self.dtype)
+            if self.channels_last:
+                inputs = inputs.contiguous(memory_format=torch.channels_last)
+            found[start : start + BATCH] = self.model(inputs).float().cpu().numpy()
         return found
 
 

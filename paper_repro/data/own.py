@@ -36,7 +36,7 @@ def open_own(path: Path, split: str) -> tuple["datasets.Dataset", DatasetInfo, s
         raise UserError(f"Your own file {path} has the splits train and test, no '{split}'; choose one of them.")
     rule = {"test_fraction": TEST_FRACTION, "seed": TEST_SEED, "groups": "identical input"}
     fingerprint = sha256_key({"file": sha256_of(path), "rule": rule, "split": split})
-    table, column, classes, labels, rows = _read(path, sha256_of(path))
+    table, column, classes, labels, rows, _ = _read(path, sha256_of(path))
     chosen = rows[split]
     info = DatasetInfo(
         name=str(path),
@@ -50,7 +50,7 @@ def open_own(path: Path, split: str) -> tuple["datasets.Dataset", DatasetInfo, s
 
 
 @functools.lru_cache(maxsize=2)
-def _read(path: Path, sha256: str) -> tuple[Any, str, list[str], np.ndarray, dict[str, np.ndarray]]:
+def _read(path: Path, sha256: str) -> tuple[Any, str, list[str], np.ndarray, dict[str, np.ndarray], np.ndarray]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -68,7 +68,14 @@ def _read(path: Path, sha256: str) -> tuple[Any, str, list[str], np.ndarray, dic
     classes, labels = _labels(path, table.column("label"))
     groups = np.unique(np.array([hash_of(value) for value in inputs]), return_inverse=True)[1]
     parts = stratified_split(labels, TEST_FRACTION, TEST_SEED, groups=groups)
-    return table, column, classes, labels, {"train": parts.train, "test": parts.validation}
+    return table, column, classes, labels, {"train": parts.train, "test": parts.validation}, groups
+
+
+def repeated_inputs(path: Path) -> np.ndarray | None:
+    """Group number int64 [N] of each row of the "train" part: equal where inputs are. None where all differ."""
+    *_, rows, groups = _read(path, sha256_of(path))
+    found = groups[rows["train"]]
+    return None if len(np.unique(found)) == len(found) else found.astype(np.int64)
 
 
 def hash_of(value: str | bytes) -> str:

@@ -14,12 +14,14 @@ contains them. Pieces of one sentence that share no containing row (SST-2 leaves
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
 
 from paper_repro.config import sha256_key
 from paper_repro.data.load import open_split
+from paper_repro.data.own import repeated_inputs
 from paper_repro.data.text import TextSplit, load_texts
 from paper_repro.paths import cache_dir
 
@@ -33,7 +35,10 @@ def phrase_groups(name: str) -> np.ndarray | None:
     """Group number int64 [N] of each row of the training split of ``name``, None where rows are independent.
 
     SST-2: see above (about two seconds for 67,349 rows, then cached). The embedded corpus: one group per source file.
+    A user's own file: one group for each input that comes more than once.
     """
+    if name.endswith(".parquet"):
+        return repeated_inputs(Path(name))
     if name == "docstrings":
         return np.asarray(open_split(name, "train").dataset["group"], dtype=np.int64)
     if name != "sst2":

@@ -16,7 +16,7 @@ class ImageTask(ClassificationTask):
 
     def __init__(self, dataset: str, validation_fraction: float, device: str) -> None:
         parts = {split: data.load_images(dataset, split) for split in ("train", "test")}
-        super().__init__(dataset, parts, validation_fraction, device)
+        super().__init__(dataset, parts, validation_fraction, device, data.phrase_groups(dataset))
 
     def source(
         self, spec: ModelSpec, rows: Rows, *, only: np.ndarray | None = None, extra: dict[str, Tensor] | None = None,

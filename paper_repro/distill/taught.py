@@ -2,6 +2,7 @@
 
 import json
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from filelock import FileLock
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -16,10 +18,9 @@ from paper_repro import data, seeds
 from paper_repro.cascade.served import ImageModel, Served, TextModel
 from paper_repro.config import Config, sha256_key
 from paper_repro.data.corpora import CorpusSpec
-from paper_repro.data.sources import TextSource, channel_statistics
+from paper_repro.data.sources import ImageSource, TextSource, channel_statistics
 from paper_repro.data.text import TextSplit, plain_words
-from paper_repro.distill.classification_task import ClassificationTask
-from paper_repro.distill.export import Student, export_student
+from paper_repro.distill import export
 from paper_repro.distill.image_task import ImageTask
 from paper_repro.distill.ngram_student import NgramSpec
 from paper_repro.distill.reader import NgramReader, TokenReader
@@ -32,7 +33,7 @@ from paper_repro.zoo.dan import Dan
 Modality = Literal["image", "text"]
 Part = Literal["train", "validation", "test", "corpus"]
 PARTS: tuple[Part, ...] = ("train", "validation", "test", "corpus")
-BATCH = 1024  # examples per forward pass of a student's evaluation
+BATCH = 1024  # images per forward pass of a student's evaluation
 
 
 class TaughtSpec(Config):
@@ -50,9 +51,11 @@ class TaughtSpec(Config):
     shards: int = Field(default=1, ge=1)
 
 
-def teacher_precision(spec: TaughtSpec) -> str:
-    """In which the teacher labels and is deployed: that of its training."""
-    return spec.teacher.train.precision
+class Reads(Config):
+    """How a student reads, and whether it is trained on the corpus too."""
+
+    spec: ModelSpec | NgramSpec
+    corpus: bool = False
 
 
 def taught(spec: TaughtSpec, device: str) -> "Taught":
@@ -66,12 +69,10 @@ def _by_json(spec_json: str, device: str) -> "Taught":
     return TaughtTexts(spec, device) if spec.modality == "text" else TaughtImages(spec, device)
 
 
-class Taught:
+class Taught(ABC):
     """What does not depend on the modality: the rows of each part, the teacher, and its stored logits."""
 
-    task: ClassificationTask
-
-    def __init__(self, spec: TaughtSpec, task: ClassificationTask) -> None:
+    def __init__(self, spec: TaughtSpec, task: ImageTask | SentenceTask) -> None:
         self.spec, self.task, self.device = spec, task, task.device
         self.label, self.classes = task.label, task.classes
         self._shards: dict[tuple[Part, int], np.ndarray] = {}
@@ -81,16 +82,22 @@ class Taught:
                 task.rows[part] = np.sort(rows[order[: spec.limit]])
 
     @cached_property
-    def teacher(self) -> Teacher:
-        """The trained teacher: from the cache, or trained now, resuming where a killed run stopped."""
-        spec = self.spec.teacher
+    def teacher_name(self) -> str:
+        """Of all that decides the trained teacher."""
         decides = self.spec.model_copy(update={"corpus": None, "label_length": None, "shards": 1})
-        name = sha256_key({"teacher": decides.plain(), "data": self.task.fingerprint})
+        return sha256_key({"teacher": decides.plain(), "data": self.task.fingerprint, "device": self.device})
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The trained teacher: from the cache, or trained now by one process, resuming where a killed run stopped."""
+        spec, path = self.spec.teacher, cache_dir() / "models" / f"{self.teacher_name}.safetensors"
         how: dict[str, Any] = {"augment": True} if spec.augment else {}
-        found = trained_teacher(
-            self.task.build(spec, seed=0, teacher=1), cache_dir() / "models" / f"{name}.safetensors",
-            self.task.source(spec, "train", **how), spec.train, device=self.device, dataset=self.label,
-        )  # fmt: skip
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.with_suffix(".lock")):
+            found = trained_teacher(
+                self.task.build(spec, seed=0, teacher=1), path, self.task.source(spec, "train", **how), spec.train,
+                device=self.device, dataset=self.label,
+            )  # fmt: skip
         found.model.to(self.device)
         return found
 
@@ -100,7 +107,7 @@ class Taught:
         length = self.spec.label_length or self.spec.teacher.max_length
         return self.spec.teacher.model_copy(update={"max_length": length})
 
-    def as_teacher(self, part: Part, places: np.ndarray) -> Any:
+    def as_teacher(self, part: Part, places: np.ndarray) -> ImageSource | TextSource:
         """The examples at ``places`` of a part as the teacher reads them."""
         assert part != "corpus"
         return self.task.source(self.reads, part, only=places)
@@ -111,33 +118,40 @@ class Taught:
 
     def name_of(self, part: Part) -> str:
         """Of the content of a part."""
-        fingerprint = self.task.test_fingerprint if part == "test" else self.task.fingerprint
         assert part != "corpus"
+        fingerprint = self.task.test_fingerprint if part == "test" else self.task.fingerprint
         return sha256_key({"data": fingerprint, "rows": sha256_key(self.task.rows[part].tolist())})
 
     def shard(self, part: Part, number: int) -> np.ndarray:
         """The teacher's logits [n, C] on one of ``spec.shards`` equal pieces of a part, from the store."""
         if (part, number) not in self._shards:
             places = np.array_split(np.arange(self.size(part)), self.spec.shards)[number]
-            teacher, source = self.teacher, self.as_teacher(part, places)
-            name = sha256_key({"part": self.name_of(part), "shard": [number, self.spec.shards]})
-            started = time.perf_counter()
-            self._shards[part, number] = stored_logits(
-                teacher.model, self.reads, source, name, device=self.device, precision=teacher_precision(self.spec)
-            )
-            path = self._clock_path(part, number)
-            if not path.exists():  # the first time, when logits are computed and not opened
-                write_atomic(path, json.dumps({"seconds": time.perf_counter() - started}))
+            self._shards[part, number] = self._labelled(part, number, places)
         return self._shards[part, number]
 
+    def _labelled(self, part: Part, number: int, places: np.ndarray) -> np.ndarray:
+        if not len(places):  # fewer examples than shards
+            return np.zeros((0, len(self.classes)), dtype=np.float32)
+        model, source, clock = self.teacher.model, self.as_teacher(part, places), self._clock_path(part, number)
+        name = sha256_key({"part": self.name_of(part), "shard": [number, self.spec.shards]})
+        clock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(clock.with_suffix(".lock")):  # of several processes one computes
+            started = time.perf_counter()
+            logits = stored_logits(
+                model, self.reads, source, name, device=self.device, precision=self.reads.train.precision
+            )
+            if not clock.exists():  # computed now, and not opened
+                write_atomic(clock, json.dumps({"seconds": time.perf_counter() - started}))
+        return logits
+
     def _clock_path(self, part: Part, number: int) -> Path:
-        name = sha256_key({"spec": self.spec.plain(), "part": self.name_of(part), "shard": number})
-        return cache_dir() / "labelling" / f"{name}.json"
+        reads = [self.teacher_name, self.reads.max_length, self.name_of(part), number, self.spec.shards]
+        return cache_dir() / "labelling" / f"{sha256_key(reads)}.json"
 
     def labelling_s(self, parts: Iterable[Part]) -> float:
         """Seconds that the teacher took to label these parts, whenever that was."""
         paths = [self._clock_path(part, number) for part in parts for number in range(self.spec.shards)]
-        return float(sum(json.loads(path.read_text())["seconds"] for path in paths))
+        return float(sum(json.loads(path.read_text())["seconds"] for path in paths if path.exists()))
 
     def teacher_logits(self, part: Part) -> Tensor:
         """The teacher's logits [N, C] on all of a part."""
@@ -148,45 +162,42 @@ class Taught:
         """True labels [N] of a part."""
         return torch.from_numpy(self._labels("test" if part == "test" else "train")[self.task.rows[part]])
 
-    def provenance(self) -> dict[str, Any]:
-        """See ``ClassificationTask``."""
-        return self.task.provenance()
-
-    def build(self, student: ModelSpec | NgramSpec, seed: int, **axes: int) -> nn.Module:
+    def build(self, student: Reads, seed: int, **axes: int) -> nn.Module:
         """A fresh model; all ways of training it start, in one repetition, from the same. Other ``axes``, others."""
-        assert isinstance(student, ModelSpec)
-        return self.task.build(student, seed, **axes)
+        return self.task.build(_network(student), seed, **axes)
 
-    def _labels(self, split: str) -> np.ndarray:
-        raise NotImplementedError
+    @abstractmethod
+    def _labels(self, split: str) -> np.ndarray: ...
 
-    def lesson(
-        self, student: ModelSpec | NgramSpec, with_corpus: bool, extra: dict[str, Tensor] | None = None
-    ) -> Source:
+    @abstractmethod
+    def lesson(self, student: Reads, extra: dict[str, Tensor] | None = None) -> Source:
         """The training examples, and then the corpus, as ``student`` reads them; ``extra`` goes into batches."""
-        raise NotImplementedError
 
-    def logits(self, student: ModelSpec | NgramSpec, model: nn.Module, part: Part) -> Tensor:
+    @abstractmethod
+    def logits(self, student: Reads, model: nn.Module, part: Part) -> Tensor:
         """A student's logits [N, C] on a part."""
-        raise NotImplementedError
 
-    def served(self, student: ModelSpec | NgramSpec, model: nn.Module, folder: Path) -> Served:
+    @abstractmethod
+    def served(self, student: Reads, model: nn.Module, folder: Path) -> Served:
         """A trained student as it is deployed: from raw examples to logits. ``folder``, which must not exist yet, is
         where an n-gram student is exported to and read from."""
-        raise NotImplementedError
 
+    @abstractmethod
     def served_teacher(self) -> Served:
         """The teacher, likewise."""
-        raise NotImplementedError
 
+    @abstractmethod
     def raw(self, part: Part, places: np.ndarray) -> Any:
         """Examples as they come: texts, or pixels uint8 [n, 3, H, W]."""
-        raise NotImplementedError
+
+
+def _network(student: Reads) -> ModelSpec:
+    assert isinstance(student.spec, ModelSpec), "n-grams are of texts"
+    return student.spec
 
 
 class TaughtImages(Taught):
-    """Of images. Students read the images that they are trained on as they are: augmentation would need the teacher's
-    logits on every view."""
+    """Of images. Students see them as they are: augmentation would need the teacher's logits on every view."""
 
     def __init__(self, spec: TaughtSpec, device: str) -> None:
         self.images = ImageTask(spec.dataset, spec.validation_fraction, device)
@@ -195,28 +206,25 @@ class TaughtImages(Taught):
     def _labels(self, split: str) -> np.ndarray:
         return data.load_images(self.spec.dataset, split).labels
 
-    def lesson(
-        self, student: ModelSpec | NgramSpec, with_corpus: bool, extra: dict[str, Tensor] | None = None
-    ) -> Source:
-        assert isinstance(student, ModelSpec) and not with_corpus
-        return self.images.source(student, "train", extra=extra)
+    def lesson(self, student: Reads, extra: dict[str, Tensor] | None = None) -> Source:
+        return self.images.source(_network(student), "train", extra=extra)
 
-    def logits(self, student: ModelSpec | NgramSpec, model: nn.Module, part: Part) -> Tensor:
-        assert isinstance(student, ModelSpec) and part != "corpus"
-        return predict(model, self.images.source(student, part), BATCH, device=self.device)
+    def logits(self, student: Reads, model: nn.Module, part: Part) -> Tensor:
+        assert part != "corpus"
+        return predict(model, self.images.source(_network(student), part), BATCH, device=self.device)
 
-    def served(self, student: ModelSpec | NgramSpec, model: nn.Module, folder: Path) -> Served:
-        assert isinstance(student, ModelSpec)
-        return self._image_model(student, model, "fp32")
+    def served(self, student: Reads, model: nn.Module, folder: Path) -> Served:
+        return self._image_model(_network(student), model)
 
     def served_teacher(self) -> Served:
-        return self._image_model(self.spec.teacher, self.teacher.model, teacher_precision(self.spec))
+        return self._image_model(self.spec.teacher, self.teacher.model)
 
-    def _image_model(self, student: ModelSpec, model: nn.Module, precision: str) -> Served:
-        statistics = channel_statistics(data.load_images(self.spec.dataset, "train", size=student.image_size).pixels)
+    def _image_model(self, spec: ModelSpec, model: nn.Module) -> Served:
+        mean, std = channel_statistics(data.load_images(self.spec.dataset, "train", size=spec.image_size).pixels)
         return ImageModel(
-            model, *statistics, self.classes, size=student.image_size, precision=precision, device=self.device
-        )
+            model, mean, std, self.classes, size=spec.image_size, precision=spec.train.precision,
+            channels_last=spec.train.channels_last, device=self.device,
+        )  # fmt: skip
 
     def raw(self, part: Part, places: np.ndarray) -> Any:
         assert part != "corpus"
@@ -237,12 +245,13 @@ class TaughtTexts(Taught):
 
     @cached_property
     def corpus(self) -> tuple[TextSplit, np.ndarray]:
-        """The unlabelled texts, and which of them are not also texts of the test split."""
+        """The unlabelled texts, and which of them are not also texts of the test or the validation part."""
         assert self.spec.corpus is not None
-        texts, tests = self.spec.corpus.load(), {plain_words(text) for text in self.sentences.parts["test"].texts}
-        return texts, np.array(
-            [i for i, text in enumerate(texts.texts) if plain_words(text) not in tests], dtype=np.int64
-        )
+        texts, (train, validation) = self.spec.corpus.load(), self.rows("validation")
+        held_out = {plain_words(text) for text in self.sentences.parts["test"].texts}
+        held_out |= {plain_words(train.texts[row]) for row in validation}
+        kept = [row for row, text in enumerate(texts.texts) if plain_words(text) not in held_out]
+        return texts, np.array(kept, dtype=np.int64)
 
     def size(self, part: Part) -> int:
         if part == "corpus":
@@ -255,7 +264,7 @@ class TaughtTexts(Taught):
         texts, rows = self.corpus
         return sha256_key({"data": texts.fingerprint, "rows": sha256_key(rows.tolist())})
 
-    def as_teacher(self, part: Part, places: np.ndarray) -> Any:
+    def as_teacher(self, part: Part, places: np.ndarray) -> ImageSource | TextSource:
         if part != "corpus":
             return super().as_teacher(part, places)
         texts, rows = self.corpus
@@ -268,48 +277,51 @@ class TaughtTexts(Taught):
             return self.corpus
         return self.sentences.parts["test" if part == "test" else "train"], self.task.rows[part]
 
-    def reader(self, student: ModelSpec | NgramSpec) -> NgramReader | TokenReader:
-        """How a student reads: n-grams are the most frequent ones of the training texts and the corpus."""
+    def lessons(self, student: Reads) -> list[tuple[TextSplit, np.ndarray]]:
+        """The texts that a student is trained on."""
+        return [self.rows("train"), *([self.rows("corpus")] if student.corpus else [])]
+
+    def reader(self, student: Reads) -> NgramReader | TokenReader:
+        """What reads for a student: word pieces, or the n-grams that are most frequent in what it is trained on."""
         if student.key() not in self._readers:
-            if isinstance(student, ModelSpec):
-                reader: NgramReader | TokenReader = TokenReader(student.tokenizer, student.max_length, self.device)
-            else:
-                parts = [self.rows("train")] + ([self.rows("corpus")] if self.spec.corpus else [])
-                reader = NgramReader(student.features(parts), self.device)
-            self._readers[student.key()] = reader
+            spec = student.spec
+            self._readers[student.key()] = (
+                TokenReader(spec.tokenizer, spec.max_length, self.device)
+                if isinstance(spec, ModelSpec)
+                else NgramReader(spec.features(self.lessons(student)), self.device)
+            )
         return self._readers[student.key()]
 
-    def build(self, student: ModelSpec | NgramSpec, seed: int, **axes: int) -> nn.Module:
-        if isinstance(student, ModelSpec):
-            return super().build(student, seed, **axes)
+    def build(self, student: Reads, seed: int, **axes: int) -> nn.Module:
         reader = self.reader(student)
+        if isinstance(student.spec, ModelSpec):
+            return super().build(student, seed, **axes)
         assert isinstance(reader, NgramReader)
-        torch.manual_seed(seeds.derive(seed, "init", dataset=self.label, model=student.name, **axes))
-        return reader.build(student, len(self.classes))
+        torch.manual_seed(seeds.derive(seed, "init", dataset=self.label, model=student.spec.name, **axes))
+        return reader.build(student.spec, len(self.classes))
 
-    def lesson(
-        self, student: ModelSpec | NgramSpec, with_corpus: bool, extra: dict[str, Tensor] | None = None
-    ) -> Source:
-        parts = [self.rows("train")] + ([self.rows("corpus")] if with_corpus else [])
-        return self.reader(student).source(parts, extra)
+    def lesson(self, student: Reads, extra: dict[str, Tensor] | None = None) -> Source:
+        return self.reader(student).source(self.lessons(student), extra)
 
-    def logits(self, student: ModelSpec | NgramSpec, model: nn.Module, part: Part) -> Tensor:
+    def logits(self, student: Reads, model: nn.Module, part: Part) -> Tensor:
         return self.reader(student).logits(model, *self.rows(part))
 
-    def served(self, student: ModelSpec | NgramSpec, model: nn.Module, folder: Path) -> Served:
-        if isinstance(student, ModelSpec):
-            return self._text_model(student, model, "fp32")
+    def served(self, student: Reads, model: nn.Module, folder: Path) -> Served:
+        if isinstance(student.spec, ModelSpec):
+            return self._text_model(student.spec, model)
         reader = self.reader(student)
         assert isinstance(reader, NgramReader) and isinstance(model, Dan)
-        export_student(model, reader.features, self.classes, folder)
-        return Student.load(folder)
+        export.export_student(model, reader.features, self.classes, folder)
+        return export.Student.load(folder)
 
     def served_teacher(self) -> Served:
-        return self._text_model(self.reads, self.teacher.model, teacher_precision(self.spec))
+        return self._text_model(self.reads, self.teacher.model)
 
-    def _text_model(self, spec: ModelSpec, model: nn.Module, precision: str) -> Served:
+    def _text_model(self, spec: ModelSpec, model: nn.Module) -> Served:
         tokenizer = self.sentences.tokenizer(spec.tokenizer)
-        return TextModel(model, tokenizer, spec.max_length, self.classes, precision=precision, device=self.device)
+        return TextModel(
+            model, tokenizer, spec.max_length, self.classes, precision=spec.train.precision, device=self.device
+        )
 
     def raw(self, part: Part, places: np.ndarray) -> Any:
         texts, rows = self.rows(part)

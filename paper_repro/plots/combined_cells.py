@@ -13,7 +13,8 @@ from paper_repro.plots.source import Results
 PLAIN, TEACHER, SUMMONS = "plain", "teacher", "+teacher"
 COLUMNS = [
     "dataset", "model", "technique", "arm", "accuracy", "low", "high", "n", "n_test", "gain", "gain_low", "gain_high",
-    "deferred", "student_s", "teacher_s", "labelling_s", "latency_s", "throughput_per_s", "weights_bytes",
+    "deferred", "student_s", "teacher_s", "labelling_s", "latency_s", "latency_s/high", "throughput_per_s",
+    "throughput_per_s/low", "weights_bytes",
 ]  # fmt: skip
 MORE, LESS = ("accuracy", "throughput_per_s"), ("training_s", "latency_s", "weights_bytes")
 
@@ -24,7 +25,8 @@ def techniques(results: Results) -> pd.DataFrame:
     ``accuracy`` is a mean over ``n`` seeds with its interval, on ``n_test`` examples; ``gain`` is over plain training,
     paired by seed; ``deferred`` a share of the test examples. Seconds of training: the student's own, and where a
     technique needs them the teacher's and those of labelling. ``latency_s``: of an example alone;
-    ``throughput_per_s`` in batches: medians over rounds, means over the timed seeds. NaN for what was not measured.
+    ``throughput_per_s`` in batches: medians over rounds with a limit, means over the timed seeds. NaN for what was not
+    measured.
     """
     rows = [row for dataset, part in results.metrics.groupby("dataset") for row in _of_dataset(str(dataset), part)]
     return pd.DataFrame(rows, columns=COLUMNS)
@@ -47,7 +49,7 @@ def _of_dataset(dataset: str, rows: pd.DataFrame) -> list[tuple[Any, ...]]:
     def row(name: str, arm: str, right: pd.Series, served: str, deferred: float, seconds: Sequence[float]) -> Any:
         both = (right - plain).dropna()
         gain = (np.nan,) * 3 if name in (PLAIN, TEACHER) or both.empty else stats.mean_interval(both.to_numpy())[:3]
-        deployed = [float(speed.get(f"{served}/{what}", np.nan)) for what in COLUMNS[-3:]]
+        deployed = [float(speed.get(f"{served}/{what}", np.nan)) for what in COLUMNS[-5:]]
         accuracy = stats.mean_interval(right.to_numpy())
         return (dataset, "", name, arm, *accuracy, n_test, *gain, deferred, *seconds, *deployed)
 
@@ -69,7 +71,7 @@ def _of_dataset(dataset: str, rows: pd.DataFrame) -> list[tuple[Any, ...]]:
 
 
 def given_of(rows: pd.DataFrame) -> dict[str, Any]:
-    """The arm's configuration without what is at its default, from the first of its students' records."""
+    """The arm's configuration without what is not set, from the first of its students' records."""
     found: dict[str, Any] = json.loads(rows["param.run"].iloc[0])["arm"]
     return found
 

@@ -200,6 +200,13 @@ class Pair(NamedTuple):
         except ValueError:
             return None
 
+    def at_most(self) -> Interval | None:
+        """The upper limit of a speed-up that does not exist as the method ends below the quality asked for; or None."""
+        try:
+            return iso_quality.speedup_at_most(self.baseline, self.method, self.at)
+        except ValueError:
+            return None
+
     def break_even(self, teacher_s: float) -> float:
         """Students that must share ``teacher_s`` seconds; infinity where the method saves nothing."""
         return iso_quality.break_even(self.baseline, self.method, self.at, teacher_s)

@@ -32,6 +32,7 @@ from paper_repro.plots.recycle_cells import (
     Task,
     difference_claims,
     limits,
+    pair,
     tasks,
     teachers,
     teaching_duration,
@@ -98,7 +99,12 @@ def _of_task(task: Task, known: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
         if len(qualities):
             yield after, name, arm, "student", *limits(stats.mean_interval(qualities.to_numpy()))
     for arm, *found in speedups(task, (arm for arm in arms if arm != BASELINE), at):
-        yield after, arms[arm], arm, "speedup", *found
+        both = pair(task, arm, at=at) if np.isnan(found[0]) else None
+        limit = both.at_most() if both else None
+        if limit is None:
+            yield after, arms[arm], arm, "speedup", *found
+        else:
+            yield after, arms[arm], arm, "limit", *limits(limit)._replace(low=float("nan"))
 
 
 def _rows_of(rows: pd.DataFrame) -> list[str]:
@@ -120,8 +126,14 @@ def _teacher_rows(data: pd.DataFrame) -> Figure:
         measure = rows["measure"].iloc[0]
         bottom, top = span(rows[rows["series"] == "speedup"])
         for row in rows.dropna(subset="y").itertuples():
-            axis = right if row.series == "speedup" else left
             height = len(labels) - 1 - labels.index(row.row)
+            if row.series == "limit":
+                shown = max(row.high, bottom + 0.02 * (top - bottom))
+                right.plot(shown, height, marker="<", color=BLUE, markerfacecolor="white", markersize=5, zorder=3)
+                right.annotate(f"below {row.high:.2f}", (shown, height), xytext=(6, 0), textcoords="offset points",
+                               fontsize=6.5, va="center")  # fmt: skip
+                continue
+            axis = right if row.series == "speedup" else left
             draw_interval(axis, height, row, PARTS[row.series], top, upright=False)
         for axis in (left, right):
             axis.set_ylim(-0.7, len(labels) - 0.3)
@@ -145,7 +157,8 @@ TEACHER_ROWS = _plot(
     caption=(
         "What the quality of the teacher does, from the poorest to the best: its own quality and that of its student "
         f"(left), and the speed-up of that student (right), {HOW}. The teacher is asked at every step, or its logits "
-        f"are read from a cache. A teacher is one run. {SEEDS} {CUT}"
+        f"are read from a cache. A hollow arrow: the student never comes to that quality, so its speed-up is below the "
+        f"upper limit that is named. A teacher is one run. {SEEDS} {CUT}"
     ),
     data=_teachers_data,
     draw=_teacher_rows,
