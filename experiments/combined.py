@@ -109,6 +109,7 @@ class Task(Config):
     timed_examples: int  # test examples on which deployed models are timed ...
     timed_singles: int  # ... and of those, one by one
     rounds: int = 6
+    block_s: float = 0.3  # seconds of a timed block, at least
 
 
 class CombinedConfig(Config):
@@ -546,7 +547,9 @@ def _compute_timing(task: Task, promise: dict[str, float], seed: int, device: st
             served[f"{arm.name}+teacher"] = Summoning(student, teacher, threshold(run, model, promise, device))
         places = seeds.numpy_rng(seed, "timed examples", dataset=subject.label).permutation(subject.size("test"))
         raw = subject.raw("test", places[: task.timed_examples])
-        found = time_served(served, raw, singles=task.timed_singles, rounds=task.rounds, device=device, seed=seed)
+        found = time_served(
+            served, raw, singles=task.timed_singles, rounds=task.rounds, block_s=task.block_s, device=device, seed=seed
+        )
     metrics = [Metric.model_validate(metric) for metric in found.pop("metrics")]
     return Outcome(metrics, data=subject.task.provenance(), **found)
 

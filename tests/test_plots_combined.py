@@ -10,6 +10,7 @@ from synthetic_combined import DEFERRED, GAIN, LOST, SINGLE_S, TEACHER, TEACHER_
 
 from paper_repro.plots.combined import LOOKS, PARETO, PARETO_TABLE, PLOTS, SPARSE_TITANS
 from paper_repro.plots.combined_cells import COLUMNS, techniques, with_dominance
+from paper_repro.plots.save import read, save
 from paper_repro.plots.source import Results
 from paper_repro.plots.style import style
 
@@ -85,3 +86,12 @@ def test_the_pareto_figure_needs_timings_and_the_table_does_not(cpu: Results, tm
     table = PARETO_TABLE.draw(data)
     assert len(table) and (table["throughput (1/s)"] == "").all()
     assert PARETO.rows(untimed)[0].empty and SPARSE_TITANS.rows(untimed)[0].empty, "not drawn, as of own data"
+
+
+def test_the_table_is_drawn_from_its_json_where_one_seed_has_no_interval(tmp_path: Path) -> None:
+    write_combined(tmp_path / "results", "smoke", seeds=1)
+    results = Results.open(tmp_path / "results", "combined", "smoke")
+    data, shown = PARETO_TABLE.rows(results)
+    paths = save(PARETO_TABLE.draw(data), data, PARETO_TABLE, shown, tmp_path)
+    _, again = read(next(path for path in paths if path.suffix == ".json"))
+    assert PARETO_TABLE.draw(again).equals(PARETO_TABLE.draw(data))

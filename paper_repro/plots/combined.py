@@ -206,6 +206,9 @@ PARETO = _plot(
 
 
 def _table(data: pd.DataFrame) -> pd.DataFrame:
+    numbers = [name for name in data.columns if name not in ("dataset", "model", "technique", "arm", "dominated")]
+    data = data.astype(dict.fromkeys(numbers, float))  # a column that is empty in JSON has no type
+
     def minutes(seconds: float) -> str:
         return f"{seconds / 60:.1f}"
 
