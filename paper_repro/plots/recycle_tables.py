@@ -305,7 +305,7 @@ GLUE = Plot(
     kind="table",
     caption=(
         "Students that were pretrained in equally many steps, fine-tuned on tasks of GLUE: its score of each, in "
-        "points, on the official development sets, which nothing was chosen on (CoLA: Matthews correlation; MRPC: "
+        "points, on the official development sets, on which no setting was chosen (CoLA: Matthews correlation; MRPC: "
         "mean of accuracy and F1; STS-B: mean of Pearson's and Spearman's correlation; else accuracy). Mean over "
         "seeds and half of the 95 % interval; differences are paired by seed."
     ),
