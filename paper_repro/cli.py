@@ -142,6 +142,8 @@ def run(
     from paper_repro import doctor, runner
 
     where = results or (RUNS if data is None else RUNS / "own")
+    if where.exists() and not where.is_dir():
+        raise UserError(f"{_shown(where)} is a file; name a folder for the records with --results.")
     failed = False
     for name in _papers(paper):
         summary = runner.run(

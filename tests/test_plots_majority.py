@@ -247,7 +247,9 @@ def test_the_accuracy_table_has_every_arm_of_every_size(results: Results, shown:
 
 def test_what_was_chosen_at_an_end_of_its_candidates_is_named(shown: Shown) -> None:
     data = of(shown, "rates-table").set_index("method")
-    assert data.loc["mk2", ["lr", "weight_decay", "candidates"]].tolist() == [0.1, 5e-4, 9]
+    assert data.loc["mk2", ["lr", "weight_decay", "candidates"]].tolist() == [0.1, 5e-4, 13], (
+        "as the configuration says"
+    )
     assert data.loc["mk2", ["lr_end", "weight_decay_end", "strength_end"]].tolist() == ["", "lowest", ""]
     assert of(shown, "rates-table", RESNET).set_index("method").loc["mk2", "lr_end"] == "lowest"
     assert "mk2-lr" not in data.index, "whose rates are another's"

@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from paper_repro.config import sha256_key
 from paper_repro.data.load import open_split
+from paper_repro.data.own import rows_of
 from paper_repro.errors import UserError
 from paper_repro.paths import cache_dir
 
@@ -44,7 +45,8 @@ def load_images(name: str, split: str, size: int | None = None) -> ImageSplit:
         raise UserError(f"The data set '{name}' holds text, not images; choose an image data set.")
     full_key = sha256_key({"data": opened.fingerprint, "decoding": DECODING})
     key = full_key if size is None else sha256_key({"data": full_key, "size": size})
-    pixels = _cached(full_key, lambda path: _decode(opened.dataset, opened.info.columns.input, name, path))
+    rows = rows_of(Path(name), split) if name.endswith(".parquet") else np.arange(len(opened.dataset))
+    pixels = _cached(full_key, lambda path: _decode(opened.dataset, opened.info.columns.input, name, rows, path))
     if size is not None and tuple(pixels.shape[2:]) != (size, size):
         full = pixels
         pixels = _cached(key, lambda path: _pool(full, size, name, path))
@@ -67,7 +69,8 @@ def _cached(key: str, make: Callable[[Path], None]) -> np.ndarray:
     return np.load(path, mmap_mode="r")
 
 
-def _decode(dataset: "datasets.Dataset", column: str, name: str, path: Path) -> None:
+def _decode(dataset: "datasets.Dataset", column: str, name: str, rows: np.ndarray, path: Path) -> None:
+    """``rows``: what messages call the images: their places in the file that they come from."""
     # One thread: two threads decode small JPEGs more slowly than one (the interpreter lock), 60,000 take 5 seconds.
     import datasets
     from PIL import Image
@@ -79,14 +82,14 @@ def _decode(dataset: "datasets.Dataset", column: str, name: str, path: Path) -> 
         for item in batch[column].combine_chunks().field("bytes"):
             try:
                 picture = np.asarray(Image.open(io.BytesIO(item.as_py())).convert("RGB"))
-            except (OSError, TypeError) as error:
-                raise UserError(f"Image {row} of '{name}' cannot be decoded ({error}); repair or remove it.") from None
+            except (OSError, TypeError):
+                raise UserError(f"Image {rows[row]} of '{name}' cannot be decoded; repair or remove it.") from None
             if out is None:
                 shape = (len(dataset), 3, *picture.shape[:2])
                 out = np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
             if picture.shape[:2] != out.shape[2:]:
                 raise UserError(
-                    f"Image {row} of '{name}' is {picture.shape[1]}x{picture.shape[0]} pixels and the first one "
+                    f"Image {rows[row]} of '{name}' is {picture.shape[1]}x{picture.shape[0]} pixels and the first one "
                     f"{out.shape[3]}x{out.shape[2]}; resize all images to one size."
                 )
             out[row] = picture.transpose(2, 0, 1)

@@ -71,6 +71,12 @@ def _read(path: Path, sha256: str) -> tuple[Any, str, list[str], np.ndarray, dic
     return table, column, classes, labels, {"train": parts.train, "test": parts.validation}, groups
 
 
+def rows_of(path: Path, split: str) -> np.ndarray:
+    """Row numbers int64 [N] in the file of the examples of a part."""
+    *_, rows, _ = _read(path, sha256_of(path))
+    return rows[split]
+
+
 def repeated_inputs(path: Path) -> np.ndarray | None:
     """Group number int64 [N] of each row of the "train" part: equal where inputs are. None where all differ."""
     *_, rows, groups = _read(path, sha256_of(path))
