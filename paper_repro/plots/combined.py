@@ -12,6 +12,7 @@ from paper_repro.plots.combined_cells import SUMMONS, TEACHER, student_of, techn
 from paper_repro.plots.save import Plot
 from paper_repro.plots.series import PANEL, in_order, label_axes, legend, of_panel, panels, reference
 from paper_repro.plots.source import Results
+from paper_repro.plots.sparse_cells import TASKS
 from paper_repro.plots.style import (
     BLACK,
     BLUE,
@@ -29,10 +30,7 @@ from paper_repro.plots.style import (
 )
 
 SCRIPT = "paper_repro/plots/combined.py"
-NAMES = {
-    "imdb": "IMDB", "sst2": "SST-2", "trec": "TREC, 50 classes", "trec-coarse": "TREC, 6 classes",
-    "cifar10-jpeg": "CIFAR-10", "digits": "digits", "docstrings": "docstrings",
-}  # fmt: skip
+NAMES = TASKS | {"cifar10-jpeg": "CIFAR-10"}
 LOST, FASTER = 0.005, 10.0  # what is promised: at most so much accuracy for at least such a speed-up
 LOOKS = {
     TEACHER: Look("teacher", BLACK, "*"),
