@@ -51,7 +51,7 @@ from paper_repro.train import (
 PAPER = "majority"
 Modality = Literal["image", "text"]
 TASKS: dict[Modality, type[ImageTask] | type[SentenceTask]] = {"image": ImageTask, "text": SentenceTask}
-Method = Literal["plain", "majority", "noise", "dropout", "swa", "ema", "distilled", "selected"]
+Method = Literal["plain", "majority", "noise", "dropout", "stopped", "swa", "ema", "distilled", "selected"]
 LAYERS: dict[str, kernels.Layers] = {
     "kernels": kernels.are_kernels,
     "kernels and norms": with_norms,
@@ -71,10 +71,11 @@ class Arm(Config):
     """A way of training the small model.
 
     ``strengths`` are candidates for what the method has one of: standard deviation of the noise, probability of
-    dropout, share of training that is averaged (swa), decay (ema), weight of the penalty (majority with ``penalty``),
-    temperature (distilled). ``k``: copies of a kernel, or members of the ensemble. ``paired``: the kernels' learning
-    rate is raised, and their weight decay lowered, so that the mean of the copies moves as far as a plain kernel does
-    (see ``kernels.pairing``); ``as_mean_of``: lowered, so that a kernel moves as far as the mean of so many.
+    dropout, share of the steps (stopped: plain training, annealed by then), share of training that is averaged (swa),
+    decay (ema), weight of the penalty (majority with ``penalty``), temperature (distilled). ``k``: copies of a kernel,
+    or members of the ensemble. ``paired``: the kernels' learning rate is raised, and their weight decay lowered, so
+    that the mean of the copies moves as far as a plain kernel does (see ``kernels.pairing``); ``as_mean_of``: lowered,
+    so that a kernel moves as far as the mean of so many.
     ``init_scale``: factor on the kernels' first weights. ``durations``: shares of the task's steps, each a run of its
     own. ``mapped``: at all sizes. ``sharpness``: measured after training, at the main size. ``traced``: repetitions of
     which spread and sharpness are followed all along.
@@ -124,8 +125,8 @@ class Task(Config):
     wide: dict[str, Any]
     sizes: list[int]
     rates: list[Rate]
-    tuning_seeds: int  # repetitions on which candidates are compared
-    seeds: int  # repetitions for the record
+    tuning_seeds: int  # repetitions on which candidates are compared: the first
+    seeds: int  # repetitions for the record: those after them, as a model that was chosen flatters its arm
     arms: list[Arm]
 
 
@@ -213,10 +214,10 @@ def _cells_of_arm(config: MajorityConfig, task: Task, arm: Arm, size: int, seeds
         yield from (cell(whole, number, choice=choice) for number in range(len(candidates)))
     for duration in arm.durations:
         run = _run(task, arm, size, duration)
-        for seed in range(min(task.seeds, seeds or task.seeds)):
+        for number in range(min(task.seeds, seeds or task.seeds)):
             main = size == task.sizes[0]
-            measured = {"sharpness": main and arm.sharpness, "traced": main and duration == 1 and seed < arm.traced}
-            yield cell(run, seed, **{name: True for name, wanted in measured.items() if wanted})
+            measured = {"sharpness": main and arm.sharpness, "traced": main and duration == 1 and number < arm.traced}
+            yield cell(run, task.tuning_seeds + number, **{name: True for name, wanted in measured.items() if wanted})
 
 
 def data_sets(config: MajorityConfig) -> set[str]:
@@ -342,8 +343,9 @@ def _tuned(run: Run, settings: Settings, device: str) -> float:
         update={"tuning_seeds": 0, "rate_of": None, "rates": [settings.rate], "duration": 1.0, "arm": arm}
     )
     total = 0.0
+    more = {"selection": SELECTION} if arm.method == "selected" else {}
     for seed in range(run.tuning_seeds):
-        key = sha256_key({"run": named.plain(), "data": task.fingerprint, "seed": seed})
+        key = sha256_key({"run": named.plain(), "data": task.fingerprint, "seed": seed} | more)
         path = cache_dir() / "tuning" / f"majority-{key}.json"
         if not path.exists():
             model = fit(named, settings, seed, device).model
@@ -401,7 +403,8 @@ def _fit(
     prepare(model, run, settings, seed, task)
     follow = Trace(model, task, run.student, only) if traced else None
     average = _average(arm, settings, model)
-    result = _train(model, run, settings, seed, task, only, follow=follow, average=average)
+    share = settings.strength or 1.0 if arm.method == "stopped" else 1.0
+    result = _train(model, run, settings, seed, task, only, share=share, follow=follow, average=average)
     model = (model if average is None else average.model.module).eval()
     folded = kernels.fold(model)
     return Fit(
