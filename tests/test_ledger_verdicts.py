@@ -5,6 +5,7 @@ import math
 import time
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from paper_repro.ledger import (
     regressions,
     write_verdicts,
 )
+from paper_repro.ledger.statistics import at_equal_loss
 from paper_repro.ledger.verdicts import decide
 from paper_repro.results import Metric, Record, Store, samples_to_frame, to_frame
 
@@ -510,6 +512,22 @@ def test_an_arm_is_compared_with_the_baseline_at_its_own_training_loss():
     one = entry(terms=None, **check)
     verdict = judged(plain + fitted("mk@9", [0.3, 0.7, 0.5, 0.2], 0.02), one)
     assert verdict.measured == pytest.approx(0.02) and verdict.verdict == "reproduced" and verdict.n_seeds == 4
-    outside = judged(plain + fitted("mk@9", [0.3, 0.7, 0.5, 1.7], 0.02), one)
-    assert (outside.verdict, outside.reason) == ("inconclusive", "not_comparable")
     assert judged(fitted("mk@9", [0.3], 0.02), one).verdict == "not run"
+    outside = judged(plain + fitted("mk@9", [1.5, 1.7, 1.7, 1.7], 0.02), one)
+    assert (outside.verdict, outside.reason) == ("inconclusive", "not_comparable")
+    hinges = judged(plain + fitted("mk@9", [1.5, 1.62, 1.62, 1.62], 0.02), one)
+    assert hinges.reason == "not_comparable", "it is inside by the first seed alone"
+    floor = fitted("plain@9", [0.4], 0.0) + fitted("plain:0.5@9", [0.39], 0.0) + fitted("plain:0.1@9", [1.6], 0.0)
+    assert judged(floor + fitted("mk@9", [0.5], 0.02), one).reason == "not_comparable", "longer, but no lower"
+
+
+def test_the_interval_at_equal_loss_is_that_of_paired_differences_where_losses_are_alike():
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0.0, 0.01, (3, 12))
+
+    def runs(row: int, quality: float, loss: float) -> pd.DataFrame:
+        return pd.DataFrame({"quality": quality + noise[row], "loss": loss})
+
+    values = at_equal_loss(runs(0, 0.7, 0.2), [runs(1, 0.6, 0.4), runs(2, 0.8, 0.1)])
+    paired = (0.7 + noise[0]) - 0.5 * (0.6 + noise[1] + 0.8 + noise[2])  # 0.2 is half-way, in logarithms
+    assert values.to_numpy() == pytest.approx(paired, abs=1e-12)

@@ -120,6 +120,18 @@ def test_what_each_arm_costs_is_counted() -> None:
     assert found["mk"]["train/spread"] > 0 and "train/spread" not in found["plain"]
 
 
+def test_a_run_that_is_stopped_early_is_charged_for_its_steps() -> None:
+    whole, half = (fitted({"method": "stopped", "strengths": [share]}) for share in (1.0, 0.5))
+    assert torch.equal(weights(whole), weights(fitted({})))
+    assert half.examples == whole.examples / 2 and not torch.equal(weights(half), weights(whole))
+
+
+def test_nothing_is_recorded_of_models_that_choices_were_made_on() -> None:
+    (task,) = (found := config({"name": "arm"}, rates=[{"lr": 0.1, "weight_decay": 0.0}] * 2)).tasks
+    recorded = [cell.seed for cell in majority.cells(found) if cell.experiment == "student"]
+    assert recorded == list(range(task.tuning_seeds, task.tuning_seeds + task.seeds)) and task.tuning_seeds > 0
+
+
 def test_rate_and_strength_are_the_best_on_validation_data() -> None:
     arm = {"name": "noise", "method": "noise", "strengths": [0.2, 5.0]}
     rates = [{"lr": 1e-5, "weight_decay": 0.0}, {"lr": 0.1, "weight_decay": 0.0}]

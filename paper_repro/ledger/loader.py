@@ -80,10 +80,10 @@ class Iso(Config):
 
 
 class Matched(Config):
-    """Per seed, ``quality`` of ``arm`` less that of the baseline where its ``loss`` on the training data is the same.
+    """``quality`` of ``arm`` less that of the baseline where its ``loss`` on the training data is the same.
 
-    ``baseline``: methods that differ in duration only. Between the two whose losses enclose the arm's, quality is
-    interpolated in a straight line over the logarithm of the loss; nothing is extrapolated.
+    ``baseline``: methods that differ in duration only, the shortest first. Between the two whose mean losses enclose
+    the arm's, quality is interpolated in a straight line over the logarithm of the loss; nothing is extrapolated.
     """
 
     arm: str

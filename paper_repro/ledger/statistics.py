@@ -191,22 +191,33 @@ class Cells:
 
 
 def at_equal_loss(arm: pd.DataFrame, baseline: Sequence[pd.DataFrame]) -> pd.Series:
-    """The arm's quality less the baseline's at the same training loss, for every seed that all have; index: seed.
+    """The arm's mean quality less the baseline's at the same mean logarithm of the training loss, as one number for
+    each seed that all have, whose mean and spread are the difference's (jackknife pseudo-values; Tukey, 1958); index:
+    seed.
 
-    Frames have columns quality and loss, index: seed; ``baseline`` has one for each duration. Between the two of its
-    runs whose losses enclose the arm's, quality is interpolated in a straight line over the logarithm of the loss.
-    Raises NotComparable where no two enclose it for a seed.
+    Frames have columns quality and loss, index: seed; ``baseline`` has one for each duration, the shortest first.
+    Between the two durations whose losses enclose the arm's, quality is interpolated in a straight line. Raises
+    NotComparable where none do, or the loss does not fall with the duration: one loss is then that of several
+    durations, as where weight decay sets a floor to it. Both must hold without any one seed as well.
     """
-    runs = pd.concat(baseline)
-    found = {}
-    for seed in arm.index.intersection(runs.index.unique()):
-        own, line = arm.loc[seed], runs.loc[[seed]].sort_values("loss")
-        if len(line) < len(baseline):
-            continue
-        if not line["loss"].iloc[0] <= own["loss"] <= line["loss"].iloc[-1]:
-            raise NotComparable(f"the baseline has no run of both sides of the arm's training loss for seed {seed}")
-        found[seed] = own["quality"] - np.interp(np.log(own["loss"]), np.log(line["loss"]), line["quality"])
-    return pd.Series(found, dtype=float).sort_index()
+    runs = [arm, *baseline]
+    seeds = sorted(set.intersection(*(set(frame.index) for frame in runs)))
+    quality = np.array([frame.loc[seeds, "quality"] for frame in runs], dtype=float)
+    loss = np.log(np.array([frame.loc[seeds, "loss"] for frame in runs], dtype=float))
+
+    def gap(kept: np.ndarray) -> float:
+        (own, *others), (place, *losses) = quality[:, kept].mean(axis=1), loss[:, kept].mean(axis=1)
+        if (np.diff(losses) >= 0).any():
+            raise NotComparable("the baseline's training loss does not fall with the duration")
+        if not losses[-1] <= place <= losses[0]:
+            raise NotComparable("the baseline has no runs on both sides of the arm's training loss")
+        return float(own - np.interp(place, losses[::-1], others[::-1]))
+
+    n = len(seeds)
+    if n < 2:
+        return pd.Series([gap(np.ones(n, dtype=bool)) for _ in seeds], index=seeds, dtype=float)
+    whole, others = gap(np.ones(n, dtype=bool)), [gap(np.arange(n) != left_out) for left_out in range(n)]
+    return pd.Series(n * whole - (n - 1) * np.array(others), index=seeds, dtype=float)
 
 
 def _filled(selection: Selection, part: Part) -> Selection:

@@ -1,7 +1,8 @@
 """Judging: from records to reproduced / not reproduced / inconclusive / not run, each with its interval and reason.
 
 The intervals are over repetitions (seeds) of the student, given the teacher and the test set, which repetitions share.
-A claim in several parts must hold in all of them, so no correction for several comparisons is needed.
+A claim in several parts must hold in all of them, so to confirm one needs no correction for several comparisons; one
+of m parts is enough to refute it, which where all m just hold is wrong in up to m times 2.5 %.
 """
 
 from collections.abc import Iterable

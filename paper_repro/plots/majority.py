@@ -95,7 +95,8 @@ GAP_K = _plot(
     id="gap-k",
     caption=(
         "Accuracy of majority kernels minus that of plain training against the number of copies, at the main number of "
-        f"training examples. With one copy the two are the same. {ACCURACY} {INTERVALS} {GREY_BAND}"
+        "training examples. With one copy the two are the same. Each k has rates of its own, and what another "
+        f"choice of them would give is not in the intervals. {ACCURACY} {INTERVALS} {GREY_BAND}"
     ),
     data=_gap_k_data,
     draw=_gap_k,
@@ -188,8 +189,9 @@ MAP = _plot(
         "number of steps, so that few examples are seen often. The share below an axis is the accuracy of plain "
         "training on its training examples: near 100 %, a model has capacity to spare and can over-fit; far below, it "
         "under-fits. The same training loss: interpolated between plain runs of 10 to 200 % of the steps, each "
-        "annealed to its own end; a cross at the bottom means that no two of them enclose it, in one repetition at "
-        "least. Learning rates and the noise were chosen on validation data at each size. "
+        "annealed to its own end, over means of repetitions; mostly they come to it with fewer steps, so this is no "
+        "gain at equal compute. A cross at the bottom: no two of them enclose it, or plain training's loss does not "
+        "fall with the steps. Learning rates and the noise were chosen on validation data at each size. "
         f"{ACCURACY} {INTERVALS} {GREY_BAND}"
     ),
     data=_map_data,
@@ -211,7 +213,7 @@ GROUPS: dict[str, list[Row]] = {
     "Smaller first weights?": [("mk2", "plain-small", ("N3",)), ("plain-small", "plain", ())],
     "Weight noise?": [("mk2", "noise", ("N4",)), ("mk4", "noise", ()), ("noise", "plain", ("N4-noise",))],
     "Averages of weights?": [("mk2", "swa", ("N4-swa",)), ("mk2", "ema", ("N4-ema",))],
-    "Dropout?": [("mk2", "dropout", ("N4-dropout",))],
+    "Dropout? Early stopping?": [("mk2", "dropout", ("N4-dropout",)), ("mk2", "stopped", ("N4-stopped",))],
     "A weight-space simplex?": [("mk2", "simplex2", ("N6",)), ("mk2", "simplex2-apart", ("N6-apart",))],
     "The paper's baselines": [
         ("mk4", "ensemble4", ("C4",)), ("mk4", "selected4", ("C5",)), ("mk4", "selected4-tuned", ("C5-tuned",)),
@@ -263,13 +265,14 @@ FOREST = _plot(
         "What could explain a gain: differences of accuracy, right of zero where the first of the two is better. lr, "
         "lrk: at the plain model's own rates, so that the mean of the copies moves less (slow: plain kernels at half "
         "the rate, or 0.87 of it with AdamW), or as far. const: constant coefficients. small: plain training from "
-        "weights as small as the mean of two copies. noise, dropout, swa (average at the end), ema (average all "
-        "along): plain training with the best of each, chosen on validation data. ensemble4: distilled from 4 models "
-        "(five trainings); selected4: neurons of a model with about 4 times the parameters, tuned: trained on. Open "
-        "choices: one draw per network, unit or weight; uniform numbers over their sum; one copy at a time; copies "
-        "that begin equal, or scaled; one head; norms' statistics of training (running). "
-        f"{ACCURACY} {INTERVALS} At the right, their number; a filled marker: the interval excludes zero; an arrow: "
-        f"beyond the panel. The verdicts on open choices, which are on equality, use 90 %. {GREY_BAND}"
+        "weights as small as the mean of two copies. noise, dropout, stopped (fewer steps), swa (average at the end), "
+        "ema (average all along): plain training with the best of each, chosen on validation data. ensemble4: "
+        "distilled from 4 models (five trainings); selected4: neurons of a model with about 4 times the parameters, "
+        "tuned: trained on. Open choices: one draw per network, unit or weight; uniform numbers over their sum; one "
+        "copy at a time; copies that begin equal, or scaled; one head; norms' statistics of training (running). "
+        f"{ACCURACY} {INTERVALS} At the right, their number; a filled marker: the interval excludes zero, as one in "
+        "twenty does by chance; an arrow: beyond the panel. The verdicts on open choices, which are on equality, use "
+        f"90 %. {GREY_BAND}"
     ),
     data=_forest_data,
     draw=_forest,

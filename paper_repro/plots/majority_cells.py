@@ -46,6 +46,7 @@ LOOKS = {
     "mk4": Look("majority kernels, k = 4 (mk4)", VERMILION, "D", DASHED),
     "noise": Look("weight noise (noise)", ORANGE, "^", DASH_DOT),
     "swa": Look("weights averaged at the end (swa)", SKY, "v", DOTTED),
+    "stopped": Look("stopped early (stopped)", BLACK, "P", DOTTED),
     "ensemble4": Look("distilled from 4 models (ensemble4)", PURPLE, "*", DASHED),
     "selected4": Look("neurons of a wider model (selected4)", GREY, "x", DOTTED),
     "selected4-tuned": Look("the same, trained on (selected4-tuned)", GREY, "X", DASHED),
@@ -69,6 +70,7 @@ WHAT = {  # in the order of tables
     "swa": "weights averaged at the end",
     "ema": "weights averaged all along",
     "dropout": "dropout",
+    "stopped": "plain training of the best number of steps",
     "simplex2": "midpoint of a weight-space simplex",
     "simplex2-apart": "the same, corners kept apart",
     "ensemble4": "distilled from 4 models",
@@ -158,7 +160,7 @@ class Task:
     def gap_at_equal_loss(self, arm: str, size: int | None = None) -> Interval | None:
         """Accuracy of ``arm`` minus that of plain training, at the rates of mk2, where that has the same training loss.
 
-        None where nothing was run to compare; NaN where plain training has no such loss for every seed.
+        None where nothing was run to compare; NaN where the two are not comparable (see ``at_equal_loss``).
         """
         columns = {"accuracy": "quality", "train_loss": "loss"}
         frames = [self.of(arm, size), *(self.of(SHORTER, size, share) for share in self.durations(SHORTER, size))]

@@ -26,6 +26,7 @@ RIVALS = (
     Rival("averaging first weights", ("N2", "N3")),
     Rival("the learning rate", ("N1-lrk",), also=("N1-lr",)),
     Rival("averaging the weights of training", ("N4-swa", "N4-ema")),
+    Rival("stopping early", ("N4-stopped",)),
     Rival("plain training at its rates, stopped at the same training loss", ("M-loss",)),
 )
 

@@ -141,7 +141,9 @@ TRACES = Plot(
         "Training at the main number of examples. Spread: distance of the copies to their mean over the norm of the "
         "mean, root mean square over copies, mean over kernels; at 0 a mixture is the mean, and nothing is random any "
         "more. Largest curvature, of the loss in the kernels' weights by power iteration, and training loss: of the "
-        "folded model on its first training examples, on a log scale, where means are geometric. Mean over the few "
+        "folded model on its first training examples, on a log scale, where means are geometric, each arm at its own "
+        "learning rate and weight decay: arms differ in training loss, so this does not compare them at an equal one. "
+        "Of the curvature the absolute value. Mean over the few "
         "repetitions that are followed; bands: 95 % Student-t, pointwise, cut off where a panel ends. What is followed "
         "is not on the clock of training."
     ),
