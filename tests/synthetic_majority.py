@@ -19,11 +19,12 @@ from paper_repro.paths import REPO
 from paper_repro.results import Metric, Record, Store
 
 GAIN = {
-    "mk2": 0.02, "mk3": 0.022, "mk4": 0.024, "mk8": 0.015, "noise": 0.016, "swa": 0.004, "ema": 0.003, "dropout": 0.012,
-    "stopped": 0.002, "mk2-lr": -0.01, "mk2-lrk": 0.015, "const2-lr": -0.02, "const2-lrk": 0.002, "const2": 0.003,
-    "plain-slow": -0.02, "plain-small": 0.001, "mk2-identical": 0.004, "mk2-scaled": 0.018, "mk2-network": 0.019, "mk2-unit": 0.012,
-    "mk2-element": 0.006, "mk2-uniform": 0.02, "mk2-one-hot": 0.014, "mk2-hidden": 0.019, "simplex2": 0.021,
-    "simplex2-apart": 0.018, "ensemble4": 0.022, "selected4": -0.25, "selected4-tuned": 0.006,
+    "mk2": 0.02, "mk3": 0.022, "mk4": 0.024, "mk8": 0.015, "noise": 0.016, "swa": 0.004, "ema": 0.003,
+    "dropout": 0.012, "stopped": 0.002, "mk2-lr": -0.01, "mk2-lrk": 0.015, "const2-lr": -0.02, "const2-lrk": 0.002,
+    "const2": 0.003, "plain-slow": -0.02, "plain-small": 0.001, "mk2-identical": 0.004, "mk2-scaled": 0.018,
+    "mk2-network": 0.019, "mk2-unit": 0.012, "mk2-element": 0.006, "mk2-uniform": 0.02, "mk2-one-hot": 0.014,
+    "mk2-hidden": 0.019, "simplex2": 0.021, "simplex2-apart": 0.018, "ensemble4": 0.022, "selected4": -0.25,
+    "selected4-tuned": 0.006,
 }  # fmt: skip
 FEW, MANY = 1.6, 0.2  # times the gain, with fewer and with more examples than the main size
 LOSS = {"mk2": 1.5, "mk4": 2.0}  # times the training loss of plain
