@@ -55,6 +55,7 @@ def test_the_version_needs_no_command(invoke: Invoke) -> None:
         (["run", "titans", "--only", "nothing-like-it"], "No cell's name contains 'nothing-like-it'"),
         (["run", "titans", "--device", "tpu", "--dry-run"], "There is no device 'tpu'; choose cpu or cuda."),
         (["run", "titans", "--data", "absent.parquet"], "absent.parquet"),
+        (["run", "titans", "--data", "."], "is a folder; give the path of one .parquet file"),
         (["claims", "--tier", "huge"], "There is no tier 'huge'"),
         (["explain", "zz"], "No cell of any paper and tier has a key that starts with 'zz'"),
         (["data", "verify", "sst3"], "There is no data set 'sst3'"),

@@ -77,6 +77,8 @@ def lookup(name: str) -> DatasetInfo:
     """The entry of ``name``; UserError with the nearest names when there is none."""
     if name in MANIFEST:
         return MANIFEST[name]
+    if Path(name).is_dir():
+        raise UserError(f"'{name}' is a folder; give the path of one .parquet file.")
     near = difflib.get_close_matches(name, MANIFEST, n=3, cutoff=0.4) or list(MANIFEST)
     raise UserError(
         f"There is no data set '{name}'; choose one of {', '.join(near)} (all: paper-repro data list) "

@@ -45,7 +45,10 @@ def stratified_split(
         chosen = _whole_groups(np.searchsorted(classes, labels), np.asarray(groups), shares, seed)
     train, validation = np.flatnonzero(~chosen).astype(np.int64), np.flatnonzero(chosen).astype(np.int64)
     if not len(train) or not len(validation):
-        raise UserError("The data is too small, or its groups too large, for a validation split; give more data.")
+        raise UserError(
+            "The data is too small for a validation split, or too many of its rows are alike or belong together, as such "
+            "rows are never split; give more data."
+        )
     digest = hashlib.sha256(train.astype("<i8").tobytes() + b"|" + validation.astype("<i8").tobytes())
     return Split(train, validation, digest.hexdigest())
 
