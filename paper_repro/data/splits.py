@@ -46,8 +46,8 @@ def stratified_split(
     train, validation = np.flatnonzero(~chosen).astype(np.int64), np.flatnonzero(chosen).astype(np.int64)
     if not len(train) or not len(validation):
         raise UserError(
-            "The data is too small for a validation split, or too many of its rows are alike or belong together, as such "
-            "rows are never split; give more data."
+            "The data is too small for a validation split, or too many of its rows are alike or belong together: such "
+            "rows are never split. Give more data."
         )
     digest = hashlib.sha256(train.astype("<i8").tobytes() + b"|" + validation.astype("<i8").tobytes())
     return Split(train, validation, digest.hexdigest())
