@@ -74,6 +74,11 @@ def texts():
     return wide, Transformer(3, vocab_size=30, dim=8, heads=2), batch
 
 
+def test_where_all_units_are_dead_any_will_do_and_none_is_read():
+    kept, readers = choose(torch.zeros(6, 6, dtype=torch.float64), torch.ones(3, 6, dtype=torch.float64), 2)
+    assert len(set(kept.tolist())) == 2 and torch.equal(readers, torch.zeros(3, 2, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("make", [images, texts])
 def test_selection_finds_the_units_that_a_network_uses(make):
     torch.manual_seed(0)

@@ -85,7 +85,7 @@ def choose(gram: Tensor, readers: Tensor, count: int) -> tuple[Tensor, Tensor]:
     C only the diagonal, W C and the columns of kept units are ever computed.
     """
     seen, diagonal, chosen = readers @ gram, gram.diagonal().clone(), list[int]()
-    smallest = RIDGE * diagonal.mean()
+    smallest = (RIDGE * diagonal.mean()).clamp(min=torch.finfo(gram.dtype).tiny)  # all units may be dead
     factor = gram.new_zeros(len(gram), count)
     for step in range(count):
         gain = seen.square().sum(0) / diagonal.clamp(min=smallest)
