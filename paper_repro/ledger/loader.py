@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from paper_repro.config import Config, load_yaml
 from paper_repro.errors import UserError
+from paper_repro.papers import PAPERS
 
 FOLDER = Path(__file__).resolve().parent
 Tier = Literal["smoke", "cpu", "gpu", "paper"]
@@ -362,8 +363,8 @@ class Ledger(Config):
 
 
 def papers() -> list[str]:
-    """The papers that have a ledger."""
-    return sorted(path.stem for path in FOLDER.glob("*.yaml"))
+    """The papers that have a ledger, in the order of ``PAPERS``."""
+    return [paper for paper in PAPERS if (FOLDER / f"{paper}.yaml").is_file()]
 
 
 def load_ledger(paper: str) -> Ledger:
