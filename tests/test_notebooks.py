@@ -89,13 +89,17 @@ def test_no_results_at_all_is_one_sentence(tmp_path: Path) -> None:
     assert not (tmp_path / "figures").exists()
 
 
-def test_a_cell_that_fails_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cell_that_fails_is_named_and_stops_no_other_notebook(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_titans(tmp_path / "results", "smoke", seeds=1, examples=100)
-    broken = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0", id="one")])
-    nbformat.write(broken, tmp_path / "09_broken.ipynb")
+    for name, code in {"08_broken": "1 / 0", "09_slower": "import time; time.sleep(1)"}.items():
+        cells = [nbformat.v4.new_code_cell(code, id="one")]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{name}.ipynb")
     monkeypatch.setattr(notebooks, "NOTEBOOKS", tmp_path)
-    with pytest.raises(UserError, match=r"09_broken.ipynb failed \(.*ZeroDivisionError"):
-        notebooks.execute("broken", tmp_path / "results", tmp_path / "figures", "smoke")
+    with pytest.raises(UserError, match=r"08_broken.ipynb failed \(.*ZeroDivisionError"):
+        notebooks.execute("all", tmp_path / "results", tmp_path / "figures", "smoke")
+    assert (tmp_path / "figures" / "notebooks" / "09_slower.ipynb").exists()
 
 
 @pytest.mark.slow  # each of them draws all figures of a paper

@@ -248,7 +248,7 @@ def _forest(data: pd.DataFrame) -> Figure:
     for panel, axis in axes.items():
         rows = of_panel(data, panel)
         limits = rows[["low", "high"]].abs().max(axis=1)
-        within = limits[limits <= MOST].max()  # a run that collapses would leave no room for the others
+        within = max(limits[limits <= MOST], default=MOST)  # a run that collapses would leave no room for the others
         draw_forest(axis, rows.set_index("row"), labels, 1.12 * max(within, 1e-3))
         axis.set_ylim(-0.8, len(labels) - 0.2)
         axis.set_title(axis.get_title().replace(", ", ",\n"))

@@ -59,10 +59,16 @@ def execute(
         "MPLBACKEND": "agg",
     }
 
-    async def all_() -> list[Path]:  # side by side: each waits for a kernel, which is a process of its own
-        return await asyncio.gather(*(_execute(path, figures / "notebooks", environment, timeout_s) for path in chosen))
+    async def all_() -> list[Path | BaseException]:  # side by side: each waits for a kernel, a process of its own
+        running = (_execute(path, figures / "notebooks", environment, timeout_s) for path in chosen)
+        return await asyncio.gather(*running, return_exceptions=True)  # one that fails stops no other in the middle
 
-    return asyncio.run(all_())
+    written: list[Path] = []
+    for outcome in asyncio.run(all_()):
+        if isinstance(outcome, BaseException):
+            raise outcome
+        written.append(outcome)
+    return written
 
 
 async def _execute(path: Path, out: Path, environment: dict[str, str], timeout_s: float) -> Path:

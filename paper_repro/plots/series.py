@@ -183,7 +183,8 @@ def draw_forest(axis: Axes, data: pd.DataFrame, rows: Sequence[str], limit: floa
             axis.fill_betweenx([height - 0.4, height + 0.4], -row["smallest_effect"], row["smallest_effect"],
                                color="#DDDDDD", linewidth=0)  # fmt: skip
         clear = row["low"] > 0 or row["high"] < 0
-        axis.plot([row["low"], row["high"]], [height, height], color=BLUE, linewidth=1.2)
+        low, high = np.clip([row["low"], row["high"]], -limit, limit)
+        axis.plot([low, high], [height, height], color=BLUE, linewidth=1.2)
         marker = "s" if abs(row["mean"]) <= limit else ">" if row["mean"] > 0 else "<"
         shown = min(max(row["mean"], -0.94 * limit), 0.94 * limit) if marker != "s" else row["mean"]
         axis.plot(shown, height, marker=marker, color=BLUE, markerfacecolor=BLUE if clear else "white")
