@@ -90,7 +90,7 @@ class Arm(Config):
     """A technique, or several at once: ``student`` names one of the task's; ``kd`` distils the teacher's stored logits;
     ``corpus`` adds the task's unlabelled text, on which only the teacher's word counts; ``k`` > 1 majority kernels.
     ``epochs``: instead of the recipe's. ``timed``: its cascade with the teacher is timed, and its student alone, which
-    stands for all arms of that student: what weights hold does not change their speed."""
+    stands for all arms of that student and vocabulary: what weights hold does not change their speed."""
 
     name: str
     student: str
@@ -448,11 +448,20 @@ def training_loss(arm: Arm, model: nn.Module, seed: int) -> Any:
     return loss
 
 
+def deployed(run: Run, seed: int, device: str) -> tuple[nn.Module, TrainResult | None]:
+    """``trained``. A run that diverges deploys what it began with: it is a result, and without it its arm would look
+    better than it is."""
+    try:
+        return trained(run, seed, device)
+    except Diverged:
+        return taught(run.taught, device).build(run.reads, seed).eval(), None
+
+
 def kept(run: Run, seed: int, device: str) -> nn.Module:
     """The trained student from the cache, or trained now and kept there: deployed models are timed."""
     task, path = taught(run.taught, device), _weights_path(run, seed, device)
     if not path.exists():
-        model, _ = trained(run, seed, device)
+        model, _ = deployed(run, seed, device)
         save_model(model, path)
         return model
     model = task.build(run.reads, seed)
@@ -487,14 +496,15 @@ def _compute_student(run: Run, promise: dict[str, float], seed: int, device: str
     task = taught(run.taught, device)
     task.lesson(run.reads)  # reading the data is not part of training; nor is opening logits
     teacher, labels = task.teacher_logits("test"), task.labels("test")
-    model, result = trained(run, seed, device)
+    model, result = deployed(run, seed, device)
     if keep:
         save_model(model, _weights_path(run, seed, device))
     logits = task.logits(run.reads, model, "test")
     student_right, teacher_right = _right(logits, labels), _right(teacher, labels)
     rho = threshold(run, model, promise, device)
     score = margin(logits).numpy()
-    fraction, summoned = operating_point(score >= rho, student_right, teacher_right)
+    keep_it = score >= rho
+    fraction, summoned = operating_point(keep_it, student_right, teacher_right)
     curve = deferral_curve(score, student_right, teacher_right)
     validation = accuracy(task.logits(run.reads, model, "validation"), task.labels("validation"))
 
@@ -509,20 +519,26 @@ def _compute_student(run: Run, promise: dict[str, float], seed: int, device: str
         of_test("cascade/deferred", 1 - fraction),
         of_test("cascade/accuracy", summoned),
         of_test("cascade/lost", teacher_right.mean() - summoned),
-        Metric.of_training("seconds", training_seconds(result.clocks), "s"),
+        of_test("cascade/missed", (keep_it & ~student_right & teacher_right).mean()),  # lost is missed less gained
+        of_test("cascade/gained", (keep_it & student_right & ~teacher_right).mean()),
+        Metric.of_training("diverged", float(result is None), "1"),
         Metric.of_training("teacher_training_seconds", training_seconds(task.teacher.clocks), "s"),
         Metric.of_training("labelling_seconds", task.labelling_s(run.taught_parts), "s"),
-        Metric.of_training("steps", result.steps, "steps"),
-        Metric.of_training("examples", result.examples, task.task.unit),
         Metric.of_training("lr", rate(run, device), "1"),
     ]
+    if result is not None:
+        metrics += [
+            Metric.of_training("seconds", training_seconds(result.clocks), "s"),
+            Metric.of_training("steps", result.steps, "steps"),
+            Metric.of_training("examples", result.examples, task.task.unit),
+        ]
     return Outcome(
         metrics,
         samples={
             "curve/fraction": CURVE_FRACTIONS.tolist(),
             "curve/accuracy": at_fraction(curve, CURVE_FRACTIONS).tolist(),
         },
-        clocks=result.clocks,
+        clocks={} if result is None else result.clocks,
         cost={"params": zoo.parameters(model), "teacher_params": zoo.parameters(task.teacher.model)},
         protocol=run.student.train.protocol(),
         data=task.task.provenance(),
@@ -534,7 +550,8 @@ def _compute_student(run: Run, promise: dict[str, float], seed: int, device: str
 
 
 def _compute_timing(task: Task, promise: dict[str, float], seed: int, device: str) -> Outcome:
-    """The teacher; each architecture of a student, whose weights do not matter; and each timed arm's cascade."""
+    """The teacher; each architecture of a student, whose weights do not matter (an n-gram student's vocabulary does, so
+    one that also read the corpus is another); and each timed arm's cascade."""
     subject = taught(task.taught, device)
     teacher = subject.served_teacher()
     served: dict[str, Any] = {"teacher": teacher}
@@ -544,7 +561,8 @@ def _compute_timing(task: Task, promise: dict[str, float], seed: int, device: st
             run = run_of(task, arm)
             model = kept(run, seed, device)
             student = subject.served(run.reads, model, Path(folder) / str(number))
-            served.setdefault(arm.student, student)
+            wider = arm.corpus and isinstance(run.student.spec, NgramSpec)
+            served.setdefault(f"{arm.student}+corpus" if wider else arm.student, student)
             served[f"{arm.name}+teacher"] = Summoning(student, teacher, threshold(run, model, promise, device))
         places = seeds.numpy_rng(seed, "timed examples", dataset=subject.label).permutation(subject.size("test"))
         raw = subject.raw("test", places[: task.timed_examples])

@@ -16,6 +16,8 @@ from paper_repro.distill.teacher import ModelSpec
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
+OWN = re.compile(r"wordpiece-(\d+)")  # a tokenizer trained on the data set's own texts
+
 
 class SentenceTask(ClassificationTask):
     """The labelled texts of one data set.
@@ -32,11 +34,13 @@ class SentenceTask(ClassificationTask):
         self.tokenizer = cache(self._tokenizer)
 
     def _tokenizer(self, name: str) -> "Tokenizer":
-        size, train = re.fullmatch(r"wordpiece-(\d+)", name), self.parts["train"]
+        size, train = OWN.fullmatch(name), self.parts["train"]
         return own_wordpieces(train.texts, train.fingerprint, int(size[1])) if size else zoo.load_tokenizer(name)
 
     def options(self, spec: ModelSpec) -> dict[str, Any]:
-        """With the size of the tokenizer's vocabulary."""
+        """With the size of the vocabulary where it is one of our own; others are what the model was made for."""
+        if not OWN.fullmatch(spec.tokenizer):
+            return spec.options
         return {**spec.options, "vocab_size": self.tokenizer(spec.tokenizer).get_vocab_size()}
 
     def source(
