@@ -97,6 +97,24 @@ def tost(differences: Values, margin: float, alpha: float = 0.05, seed: int = 0)
     return Equivalence(equivalent, float(max(above, below)), interval)
 
 
+def paired_error(first: Any, second: Any, n: Any) -> Any:
+    """Standard error of a difference of two accuracies on the same ``n`` examples, of which a share ``first`` is right
+    on one side alone and ``second`` on the other; numbers or equal series.
+
+    Bonett and Price (2012), who add one example to each count, so that two sides which never differ on few examples
+    are not taken for equal.
+    """
+    more, less = (first * n + 1) / (n + 2), (second * n + 1) / (n + 2)
+    return np.sqrt((more + less - (more - less) ** 2) / (n + 2))
+
+
+def widened(interval: Interval, error: float, level: float = 0.95) -> Interval:
+    """``interval`` with an independent, normal error beside what it covers already (our choice)."""
+    other = stats.norm.ppf(0.5 + level / 2) * error
+    low, high = (np.hypot(limit - interval.estimate, other) for limit in (interval.low, interval.high))
+    return interval._replace(low=float(interval.estimate - low), high=float(interval.estimate + high))
+
+
 def proportion_interval(successes: int, n: int, level: float = 0.95) -> Interval:
     """Exact (Clopper-Pearson) interval of a proportion of ``n`` independent trials."""
     result = stats.binomtest(successes, n)

@@ -30,28 +30,33 @@ def test_a_technique_is_one_row_with_what_it_needs_and_costs(cpu: Results) -> No
     assert plain["labelling_s"] == 0 and kd["labelling_s"] > 0
     assert cascade["accuracy"] == pytest.approx(0.85 + TEACHER - LOST, abs=0.002)
     assert cascade["deferred"] == pytest.approx(DEFERRED, abs=0.02) and cascade["teacher_s"] == TEACHER_S
-    assert cascade["throughput_per_s"] * SINGLE_S == pytest.approx(pace("ngrams", DEFERRED), rel=0.02)
+    assert cascade["throughput_per_s"] * SINGLE_S == pytest.approx(pace("ngrams+corpus", DEFERRED), rel=0.02)
+    alone = {name: rows.loc[("imdb", name), "throughput_per_s"] * SINGLE_S for name in ("sparse", "sparse+kd+corpus")}
+    assert alone["sparse"] == pytest.approx(pace("ngrams"), rel=0.02)
+    assert alone["sparse+kd+corpus"] == pytest.approx(pace("ngrams+corpus"), rel=0.02), "it has another vocabulary"
+    assert rows.loc[("imdb", "kd+corpus"), "latency_s"] == kd["latency_s"], "a network has not"
     assert kd["latency_s"] == plain["latency_s"], "arms of one architecture have one speed"
     assert np.isnan(rows.loc[("imdb", "teacher"), "low"]), "one teacher has no interval over seeds"
     assert "majority+teacher" not in rows.index.get_level_values(1), "its cascade was not timed"
 
 
-def test_dominated_is_what_another_beats_in_one_and_equals_in_all() -> None:
-    def row(name: str, accuracy: float, seconds: float, latency: float) -> dict[str, object]:
+def test_dominated_is_what_another_betters_in_what_can_be_told_apart_and_equals_in_all_else() -> None:
+    def row(name: str, accuracy: float, seconds: float, latency: float, half: float = np.nan) -> dict[str, object]:
         known = dict.fromkeys(COLUMNS, 0.0) | {"dataset": "d", "model": "", "technique": name, "arm": name}
-        return known | {"accuracy": accuracy, "student_s": seconds, "latency_s": latency, "throughput_per_s": 1.0}
+        known |= {"accuracy": accuracy, "low": accuracy - half, "high": accuracy + half}
+        return known | {"student_s": seconds, "latency_s": latency, "throughput_per_s": 1.0}
 
-    rows = pd.DataFrame(
-        [
-            row("a", 0.9, 10, 1),
-            row("b", 0.9, 11, 1),
-            row("c", 0.8, 5, 1),
-            row("d", 0.7, 10, np.nan),
-            row("e", 0.9, 10, 1),
-        ]
-    )
-    found = with_dominance(rows).set_index("technique")["dominated"]
-    assert found.to_dict() == {"a": False, "b": True, "c": False, "d": False, "e": False}
+    def found(*rows: dict[str, object]) -> dict[str, bool]:
+        return dict(with_dominance(pd.DataFrame(rows)).set_index("technique")["dominated"])
+
+    best, as_good = row("best", 0.9, 10, 1), row("as good", 0.9, 10.3, 1)
+    slower, cheaper, unknown = row("slower", 0.9, 11, 1), row("cheaper", 0.8, 5, 1), row("unknown", 0.7, 10, np.nan)
+    assert found(best, as_good, slower, cheaper, unknown) == {
+        "best": False, "as good": False, "slower": True, "cheaper": False, "unknown": False,
+    }  # fmt: skip
+    for half, told_apart in ((0.02, False), (0.004, True)):
+        two = row("a", 0.90, 10, 1, half), row("b", 0.91, 10, 1, half)
+        assert found(*two) == {"a": told_apart, "b": False}
 
 
 def test_sparse_titans_shows_what_was_measured_and_where_it_loses(cpu: Results) -> None:

@@ -125,8 +125,10 @@ def test_the_map_has_every_size_with_its_gap_and_what_plain_training_fits(shown:
 
 
 def test_at_equal_training_loss_plain_training_is_read_between_its_runs() -> None:
-    """By hand: plain runs at losses 0.4, 0.1 and 0.025 of accuracies 0.6, 0.7 and 0.9; the arm at 0.05, halfway in
-    the logarithm between the last two, where plain training has 0.8."""
+    """By hand: plain runs at losses 0.4, 0.1 and 0.025 of accuracies 0.6, 0.7 and 0.75; the arm at 0.05, halfway in
+    the logarithm between the last two. There a curve through them, whose slope is the harmonic mean of those of both
+    lines in the middle and (3 * 0.05 - 0.1) / 2 at the end, is an eighth of the difference of slopes above the line."""
+    plain_there = 0.725 + (2 / (1 / 0.1 + 1 / 0.05) - 0.025) / 8
     template = of_run(majority_records(seeds=1), "plain", 0)
 
     def run(method: str, seed: int, loss: float, accuracy: float) -> Record:
@@ -138,9 +140,9 @@ def test_at_equal_training_loss_plain_training_is_read_between_its_runs() -> Non
         key = f"{seed}{method.encode().hex()}".ljust(64, "0")
         return template.model_copy(update={"method": method, "seed": seed, "metrics": metrics, "key": key})
 
-    plain = [("plain-at-mk2:0.1", 0.4, 0.6), ("plain-at-mk2:0.4", 0.1, 0.7), ("plain-at-mk2", 0.025, 0.9)]
+    plain = [("plain-at-mk2:0.1", 0.4, 0.6), ("plain-at-mk2:0.4", 0.1, 0.7), ("plain-at-mk2", 0.025, 0.75)]
     runs = [run(name, seed, loss, accuracy) for name, loss, accuracy in plain for seed in (0, 1)]
-    good = results_of([*runs, run("mk2", 0, 0.05, 0.83), run("mk2", 1, 0.05, 0.85)])
+    good = results_of([*runs, run("mk2", 0, 0.05, plain_there + 0.03), run("mk2", 1, 0.05, plain_there + 0.05)])
     row = majority.MAP.rows(good)[0].set_index("series").loc["equal-loss"]
     assert row["y"] == pytest.approx((0.03 + 0.05) / 2) and row["n"] == 2
     outside = results_of([*runs, run("mk2", 0, 0.05, 0.83), run("mk2", 1, 0.02, 0.85)])
@@ -318,8 +320,8 @@ def test_series_are_told_apart_without_colour() -> None:
 # The explanation
 
 CLAIMS = (
-    "C1-mlp", "N1-lr", "N1-lrk", "N2", "N3", "N4", "N4-noise", "N4-swa", "N4-ema", "N4-stopped", "M-loss", "M-size",
-    "M-noise",
+    "C1-mlp", "C1-few", "N1-lr", "N1-lrk", "N2", "N3", "N4", "N4-noise", "N4-swa", "N4-ema", "N4-stopped", "M-loss",
+    "M-size", "M-noise",
 )  # fmt: skip
 
 
@@ -361,8 +363,9 @@ def verdicts(gain: float, noise: float = 0.0, half: float = 0.002, **left: float
 def test_weight_noise_that_does_as_well_explains_a_gain() -> None:
     text = explanation(verdicts(0.02, noise=0.02))
     assert text.startswith(
-        "Of 1 settings, 1 show a gain over plain training, 0 show none, 0 are open. **MLP, digits**:"
+        "Of 1 settings at their main sizes, 1 show a gain over plain training, 0 show none, 0 are open."
     )
+    assert "**MLP, digits**: a gain" in text
     assert "a gain of 2.0 points, 1.8 to 2.2." in text
     assert (
         "Gaussian weight noise (0.0 points left, -0.2 to 0.2) explains it: less than 0.5 points are left over." in text
@@ -381,7 +384,7 @@ def test_what_is_left_over_all_of_them_is_its_own() -> None:
     text = explanation(verdicts(0.02, noise=0.012))
     assert "not explained in full by Gaussian weight noise (0.8 points left, 0.6 to 1.0)" in text
     assert "So some of the gain is its own: 0.8 points or more over each of these." in text
-    assert "The difference to plain training is larger with few examples than with many (2.0 points" in text
+    assert "is larger with few examples, seen more often, than with many (2.0 points" in text
     assert "explains it" not in text and "Open" not in text
 
 
@@ -403,11 +406,16 @@ def test_a_small_gain_is_not_explained_by_what_comes_within_half_a_point_of_it()
 def test_no_gain_needs_no_explanation() -> None:
     text = explanation(verdicts(0.001, noise=0.01))
     assert "1 show none" in text and "So there is no gain to explain." in text
+    assert "With the fewest examples plain training is not beaten by 0.5 points or more either (0.1" in text
     assert "no gain of 0.5 points or more (0.1 points, -0.1 to 0.3), so there is none to explain." in text
     assert "Gaussian weight noise by itself gains 1.0 points" in text
     assert "left" not in text
     worse = explanation(verdicts(-0.01))
     assert "no gain but a loss (-1.0 points, -1.2 to -0.8)" in worse and "not larger by 0.5 points or more" in worse
+    assert "a loss" not in explanation(verdicts(-0.004)), "a loss that does not matter is no more than no gain"
+    assert "With the fewest examples there is a gain over plain training (2.0" in explanation(
+        verdicts(0.001, C1_few=0.02)
+    )
 
 
 def test_a_gain_that_is_open_or_was_not_judged_is_not_explained() -> None:
@@ -424,7 +432,7 @@ def test_the_explanation_of_records_names_every_setting_that_was_run(results: Re
     found = judge_all(results.metrics, load_ledger("majority").entries, "cpu", results.samples)
     text = explanation(found)
     assert text.count("**") == 8 and "**transformer, TREC**: not run." in text
-    assert text.startswith("Of 2 settings,")
+    assert text.startswith("Of 2 settings at their main sizes,")
 
 
 def test_the_table_of_one_repetition_is_drawn_from_stored_data(shown: Shown) -> None:

@@ -83,8 +83,8 @@ class Iso(Config):
 class Matched(Config):
     """``quality`` of ``arm`` less that of the baseline where its ``loss`` on the training data is the same.
 
-    ``baseline``: methods that differ in duration only, the shortest first. Between the two whose mean losses enclose
-    the arm's, quality is interpolated in a straight line over the logarithm of the loss; nothing is extrapolated.
+    ``baseline``: methods that differ in duration only, the shortest first. Between their mean losses
+    quality is interpolated over the logarithm of the loss; nothing is extrapolated.
     """
 
     arm: str
@@ -109,12 +109,25 @@ class Part(Selection):
         return ", ".join(" / ".join(name) if isinstance(name, list) else name for name in names if name) or "all"
 
 
+class Discordant(Config):
+    """Of a difference of two accuracies on the same test examples: the metrics that are the shares of which one side
+    alone is right, ``first`` and ``second``. They say what other test examples would change (``stats.paired_error``).
+    """
+
+    first: str
+    second: str
+
+
 class Exceeds(Config):
-    """Share of the selected cells in which a metric is above ``threshold``, with an exact binomial interval."""
+    """Share of the selected cells in which a metric is above ``threshold``, with an exact binomial interval.
+
+    With ``discordant`` a cell counts only where its test examples show it, by a one-sided test at 5 %.
+    """
 
     metric: str
     threshold: float
     split: str = "test"
+    discordant: Discordant | None = None
 
 
 class Series(Selection):
@@ -145,7 +158,8 @@ class Check(Config):
     """What is measured at a tier, and when it confirms the statement.
 
     Exactly one of ``terms`` (a linear combination of one number per seed: a mean, a paired difference, a difference of
-    differences), ``exceeds``, ``speedup``, ``iso`` and ``matched`` (or of each part its own). ``tolerance`` is in the
+    differences), ``exceeds``, ``speedup``, ``iso`` and ``matched`` (or of each part its own). ``discordant``, with a
+    single term: the interval also covers other test examples, not other seeds alone. ``tolerance`` is in the
     unit of the measured number: the smallest effect of interest for 'greater' and 'less', the margin for the other
     relations; ``derivation`` says where it comes from.
     """
@@ -155,6 +169,7 @@ class Check(Config):
     speedup: Speedup | None = None
     iso: Iso | None = None
     matched: Matched | None = None
+    discordant: Discordant | None = None
     experiment: str = "student"
     relation: Relation
     value: float = 0.0
@@ -173,6 +188,8 @@ class Check(Config):
         ]
         if sum(given) + (self.exceeds is not None) + (self.speedup is not None) != 1:
             raise ValueError("a check needs exactly one of 'terms', 'exceeds', 'speedup', 'iso' and 'matched'")
+        if self.discordant and (self.terms is None or len(self.terms) != 1):
+            raise ValueError("'discordant' goes with a single term")
         for terms in (self.terms, *(part.terms for part in self.parts)):
             if terms is not None and all(term.shared for term in terms):
                 raise ValueError("one term at least must have a number per seed, not 'shared'")

@@ -6,14 +6,28 @@ from itertools import product
 
 import numpy as np
 import pandas as pd
+from scipy.interpolate import PchipInterpolator
 
 from paper_repro.iso_quality import Curve, speedup_at_most
 from paper_repro.iso_quality import speedup as iso_speedup
-from paper_repro.ledger.loader import Check, Exceeds, Fraction, Iso, Matched, Part, Selection, Series, Speedup, Term
+from paper_repro.ledger.loader import (
+    Check,
+    Discordant,
+    Exceeds,
+    Fraction,
+    Iso,
+    Matched,
+    Part,
+    Selection,
+    Series,
+    Speedup,
+    Term,
+)
 from paper_repro.results.frame import CELL
-from paper_repro.stats import Interval
+from paper_repro.stats import Interval, paired_error
 
 AXES = ("dataset", "model", "method")
+ONE_SIDED = 1.645  # standard errors, of a test at 5 %
 ROUNDING = 1e-9  # a difference of two means that equals the threshold may come out a rounding error above it
 
 
@@ -57,9 +71,18 @@ class Cells:
 
     def exceeding(self, exceeds: Exceeds, part: Part) -> np.ndarray:
         """Boolean, one per selected cell: whether the metric is above the threshold."""
-        term = Term(metric=exceeds.metric, split=exceeds.split)
-        values = [self._metric(term, keys) for keys in self._keys(part)]
-        return pd.concat(values).dropna().to_numpy() > exceeds.threshold + ROUNDING
+        term, found = Term(metric=exceeds.metric, split=exceeds.split), []
+        for keys in self._keys(part):
+            values = self._metric(term, keys)
+            if exceeds.discordant:
+                values = values - ONE_SIDED * self._paired_error(exceeds.discordant, term.split, keys)
+            found.append(values)
+        return pd.concat(found).dropna().to_numpy() > exceeds.threshold + ROUNDING
+
+    def test_error(self, discordant: Discordant, term: Term, part: Part) -> float:
+        """Standard error that the test examples give to the difference ``term``, which all seeds have in common."""
+        errors = [self._paired_error(discordant, term.split, keys) for keys in self._keys(_filled(term, part))]
+        return float(pd.concat(errors).mean())
 
     def iso(self, iso: Iso, part: Part, level: float) -> Interval:
         """The iso-quality speed-up, over the seeds that both arms have at all durations.
@@ -173,6 +196,14 @@ class Cells:
             raise NoRecords
         return rows.set_index("seed")["value"]
 
+    def _paired_error(self, discordant: Discordant, split: str, keys: pd.Series) -> pd.Series:
+        first, second = (
+            self._metric(Term(metric=name, split=split), keys) for name in (discordant.first, discordant.second)
+        )
+        rows = self.rows[(self.rows["metric"] == discordant.first) & self.rows["key"].isin(keys)]
+        n = rows[rows["split"] == split].set_index("seed")["n"].astype(float)
+        return paired_error(first, second, n)
+
     def _curve(self, term: Term, keys: pd.Series, at: pd.Series | None = None) -> pd.Series:
         fractions, curves = self._raw(keys, "curve/fraction"), self._raw(keys, str(term.curve))
         points = fractions.merge(curves, on=["seed", "index"], suffixes=("_x", "_y")).groupby("seed")
@@ -196,8 +227,9 @@ def at_equal_loss(arm: pd.DataFrame, baseline: Sequence[pd.DataFrame]) -> pd.Ser
     seed.
 
     Frames have columns quality and loss, index: seed; ``baseline`` has one for each duration, the shortest first.
-    Between the two durations whose losses enclose the arm's, quality is interpolated in a straight line. Raises
-    NotComparable where none do, or the loss does not fall with the duration: one loss is then that of several
+    Between durations quality is interpolated by a curve without bends of its own (PCHIP; Fritsch and Butland, 1984):
+    straight lines would lie below a quality that saturates, and favour the arm. Raises NotComparable where the arm's
+    loss is not between two of theirs, or theirs does not fall with the duration: one loss is then that of several
     durations, as where weight decay sets a floor to it. Both must hold without any one seed as well.
     """
     runs = [arm, *baseline]
@@ -211,7 +243,7 @@ def at_equal_loss(arm: pd.DataFrame, baseline: Sequence[pd.DataFrame]) -> pd.Ser
             raise NotComparable("the baseline's training loss does not fall with the duration")
         if not losses[-1] <= place <= losses[0]:
             raise NotComparable("the baseline has no runs on both sides of the arm's training loss")
-        return float(own - np.interp(place, losses[::-1], others[::-1]))
+        return float(own - PchipInterpolator(losses[::-1], others[::-1])(place))
 
     n = len(seeds)
     if n < 2:

@@ -1,6 +1,7 @@
 """Judging: from records to reproduced / not reproduced / inconclusive / not run, each with its interval and reason.
 
-The intervals are over repetitions (seeds) of the student, given the teacher and the test set, which repetitions share.
+The intervals are over repetitions (seeds) of the student, given the teacher and the test set, which repetitions share;
+where a check says ``discordant``, over other test examples too.
 A claim in several parts must hold in all of them, so to confirm one needs no correction for several comparisons; one
 of m parts is enough to refute it, which where all m just hold is wrong in up to m times 2.5 %.
 """
@@ -223,7 +224,11 @@ def _measure(cells: Cells, check: Check, part: Part) -> tuple[stats.Interval, fl
     if check.relation == "identity":
         worst = values[np.abs(values - check.value).argmax()]
         return stats.Interval(float(worst), float(values.min()), float(values.max()), len(values)), 0.0
-    return stats.mean_interval(values, _level(check)), stats.standard_error(values)
+    interval = stats.mean_interval(values, _level(check))
+    if check.discordant:
+        (term,) = terms_of(check, part)
+        interval = stats.widened(interval, cells.test_error(check.discordant, term, part), _level(check))
+    return interval, stats.standard_error(values)
 
 
 def _combine(parts: list[PartVerdict]) -> tuple[Outcome, Reason]:

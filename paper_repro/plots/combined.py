@@ -53,6 +53,13 @@ CASCADES = {
 }
 
 
+DOMINATED = (
+    "{}: another technique has at least its mean accuracy and costs no more in training, latency, throughput and "
+    "memory, and is better in something that can be told apart (accuracies whose intervals do not overlap, costs that "
+    "differ by more than 5 %)."
+)
+
+
 def title(dataset: str, _: str = "") -> str:
     """What people call a data set."""
     return NAMES.get(dataset, dataset)
@@ -88,7 +95,8 @@ def _titans_data(results: Results) -> pd.DataFrame:
             curve = samples[(samples["dataset"] == dataset) & (samples["method"] == arm)]
             fractions = curve[curve["name"] == "curve/fraction"].groupby("index")["value"].mean()
             heights = curve[curve["name"] == "curve/accuracy"].groupby("index")["value"].mean()
-            student = float(1 / speed[f"speedup/{student_of(of_arm)}/throughput"].mean())  # over the teacher's seconds
+            alone = student_of(of_arm, speed.columns)
+            student = float(1 / speed[f"speedup/{alone}/throughput"].mean())  # over the teacher's seconds
             for fraction, height in zip(fractions, heights, strict=True):
                 pace = 1 / (student + 1 - fraction)
                 found.append((dataset, "", arm, "curve", pace, np.nan, np.nan, height - teacher, np.nan, np.nan))
@@ -194,9 +202,8 @@ PARETO = _plot(
     id="pareto",
     caption=(
         "All techniques on one task and machine: accuracy (mean over seeds with its 95 % interval) against throughput "
-        "on one thread. Arms of one architecture have the same speed and are drawn side by side. Hollow: another "
-        "technique is at least as good in accuracy, training time, latency, throughput and memory, and better in one. "
-        "Grey line: the best of accuracy and throughput alone."
+        "on one thread. Arms of one architecture have the same speed and are drawn side by side. Cascades are those of "
+        f"some distilled students. {DOMINATED.format('Hollow')} Grey line: the best of accuracy and throughput alone."
     ),
     data=_pareto_data,
     draw=_pareto,
@@ -241,11 +248,11 @@ PARETO_TABLE = _plot(
     kind="table",
     caption=(
         "All techniques on one task and machine. Intervals are of 95 % over seeds; differences to plain training are "
-        "paired by seed. Training is of one student on one thread, without reading the data, building n-gram "
-        "vocabularies and choosing learning rates; teacher and labels are shared by all that need them. Latency: one "
-        "example alone; throughput: many; both from raw example to label on one thread. Weights: with an n-gram "
-        "student's vocabulary. Not dominated: no other technique is at least as good in accuracy, training, latency, "
-        "throughput and memory, and better in one."
+        "paired by seed. Training is of one student on one thread, a second process beside it, without reading the "
+        "data, building n-gram vocabularies and choosing learning rates; teacher and labels are shared by all that "
+        "need them. Latency: one example alone; throughput: many; both from raw example to label on one thread. "
+        "Weights: with an n-gram student's vocabulary. Cascades are those of some distilled students. "
+        f"{DOMINATED.format('Dominated')}"
     ),
     data=_table_data,
     draw=_table,

@@ -1,7 +1,7 @@
 """The combined experiment's records as one row per technique: quality, what it took, and what it costs deployed."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,13 +10,13 @@ import pandas as pd
 from paper_repro import stats
 from paper_repro.plots.source import Results
 
-PLAIN, TEACHER, SUMMONS = "plain", "teacher", "+teacher"
+PLAIN, TEACHER, SUMMONS, CORPUS = "plain", "teacher", "+teacher", "+corpus"
 COLUMNS = [
     "dataset", "model", "technique", "arm", "accuracy", "low", "high", "n", "n_test", "gain", "gain_low", "gain_high",
     "deferred", "student_s", "teacher_s", "labelling_s", "latency_s", "latency_s/high", "throughput_per_s",
     "throughput_per_s/low", "weights_bytes",
 ]  # fmt: skip
-MORE, LESS = ("accuracy", "throughput_per_s"), ("training_s", "latency_s", "weights_bytes")
+SAME = 1.05  # costs nearer than this are equal: clocks of two processes on one machine differ by as much (our choice)
 
 
 def techniques(results: Results) -> pd.DataFrame:
@@ -59,10 +59,11 @@ def _of_dataset(dataset: str, rows: pd.DataFrame) -> list[tuple[Any, ...]]:
         row(TEACHER, TEACHER, values(arms[0], "teacher_accuracy").iloc[:1], TEACHER, np.nan, (0.0, teacher_s, 0.0))
     ]
     for arm in arms:
-        given = json.loads(students.loc[students["method"] == arm, "param.run"].iloc[0])["arm"]
+        given = given_of(students[students["method"] == arm])
         own, labels = (values(arm, f"{what}seconds", "train").mean() for what in ("", "labelling_"))
         seconds = (own, teacher_s if given.get("kd") else 0.0, labels)
-        found.append(row(arm, arm, values(arm, "accuracy"), str(given["student"]), np.nan, seconds))
+        served = student_of(students[students["method"] == arm], speed.index)
+        found.append(row(arm, arm, values(arm, "accuracy"), served, np.nan, seconds))
         if f"{arm}{SUMMONS}/latency_s" in speed.index:
             deferred = float(values(arm, "cascade/deferred").mean())
             right, seconds = values(arm, "cascade/accuracy"), (own, teacher_s, labels)
@@ -76,20 +77,30 @@ def given_of(rows: pd.DataFrame) -> dict[str, Any]:
     return found
 
 
-def student_of(rows: pd.DataFrame) -> str:
-    """What timings call the student of an arm, from its records."""
-    return str(given_of(rows)["student"])
+def student_of(rows: pd.DataFrame, timed: Iterable[str]) -> str:
+    """What the metrics ``timed`` call the student of an arm, from its records: where n-grams were counted in the corpus
+    too, the student has another vocabulary, and another speed, than without it."""
+    given = given_of(rows)
+    wider = f"{given['student']}{CORPUS}"
+    return wider if given.get("corpus") and f"{wider}/latency_s" in set(timed) else str(given["student"])
 
 
 def with_dominance(rows: pd.DataFrame) -> pd.DataFrame:
     """``techniques`` with the whole of training, ``training_s``, and ``dominated``: whether another technique on the
-    same data is at least as good in accuracy, training, latency, throughput and memory, and better in one. By means:
-    two that seeds do not tell apart may still dominate each other. NaN is never better.
+    same data has at least its mean accuracy and costs no more (training, latency, time per example, memory), and is
+    better in something that can be told apart: in accuracy by intervals that do not overlap, in a cost by more than
+    ``SAME``. A NaN is never better, nor bettered.
     """
     rows = rows.assign(training_s=rows[["student_s", "teacher_s", "labelling_s"]].sum(axis=1))
+    costs = rows[["training_s", "latency_s", "weights_bytes"]].assign(each_s=1 / rows["throughput_per_s"])
+    low, high = rows["low"].fillna(rows["accuracy"]), rows["high"].fillna(rows["accuracy"])
     dominated = pd.Series(False, index=rows.index)
     for _, group in rows.groupby("dataset"):
-        goods = np.column_stack([*(group[name] for name in MORE), *(-group[name] for name in LESS)])
-        for place, one in zip(group.index, goods, strict=True):
-            dominated[place] = bool(((goods >= one).all(axis=1) & (goods > one).any(axis=1)).any())
+        at = group.index
+        for place in at:
+            no_worse = (rows["accuracy"][at] >= rows["accuracy"][place]) & (
+                costs.loc[at] <= SAME * costs.loc[place]
+            ).all(axis=1)
+            better = (low[at] > high[place]) | (SAME * costs.loc[at] < costs.loc[place]).any(axis=1)
+            dominated[place] = bool((no_worse & better).any())
     return rows.assign(dominated=dominated)

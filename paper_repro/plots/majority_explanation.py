@@ -54,9 +54,11 @@ def explanation(verdicts: Iterable[Verdict]) -> str:
         return "Nothing was judged here that majority kernels gain, so there is nothing to explain."
     outcomes = [part.verdict for part in judged]
     gains, none, unclear = (outcomes.count(v) for v in ("reproduced", "not reproduced", "inconclusive"))
-    start = f"Of {len(judged)} settings, {gains} show a gain over plain training, {none} show none, {unclear} are open."
+    counted = f"{gains} show a gain over plain training, {none} show none, {unclear} are open."
+    start = f"Of {len(judged)} settings at their main sizes, {counted}"
     if not gains:
         start += " So there is no gain to explain" + (" yet." if unclear else ".")
+    start += " What another choice of learning rates would give is not in the intervals."
     return " ".join([start, *(_setting(part, known) for part in settings)])
 
 
@@ -77,7 +79,7 @@ def _setting(gain: PartVerdict, known: dict[str, Verdict]) -> str:
         said = [_no_gain(gain)]
         if of("N4-noise").verdict == "reproduced":
             said.append(f"Gaussian weight noise by itself gains {_points(of('N4-noise'))}.")
-    return " ".join([name, *said, *_by_size(of("M-size"), of("M-noise"))])
+    return " ".join([name, *said, *_by_size(of("C1-few"), of("M-size"), of("M-noise"))])
 
 
 def _standing(rival: Rival, gain: PartVerdict, of: Callable[[str], PartVerdict]) -> Standing:
@@ -126,15 +128,20 @@ def _explained(gain: PartVerdict, standings: dict[str, Standing]) -> Iterator[st
 def _no_gain(gain: PartVerdict) -> str:
     if gain.verdict == "inconclusive":
         return f"whether there is a gain is open ({_points(gain)}), so nothing is explained."
-    if gain.ci_high is not None and gain.ci_high < 0:
+    if gain.ci_high is not None and gain.ci_high < -(gain.tolerance or 0):
         return f"no gain but a loss ({_points(gain)}), so there is no gain to explain."
     return f"no gain of {_half_a_point(gain)} or more ({_points(gain)}), so there is none to explain."
 
 
-def _by_size(gap: PartVerdict, noise: PartVerdict) -> Iterator[str]:
+def _by_size(fewest_gain: PartVerdict, gap: PartVerdict, noise: PartVerdict) -> Iterator[str]:
     """Sentences on many and few examples."""
+    there = {
+        "reproduced": "With the fewest examples there is a gain over plain training",
+        "not reproduced": "With the fewest examples plain training is not beaten{} either",
+        "inconclusive": "Whether there is a gain with the fewest examples is open",
+    }
     few = {
-        "reproduced": "The difference to plain training is larger with few examples than with many",
+        "reproduced": "The difference to plain training is larger with few examples, seen more often, than with many",
         "not reproduced": "The difference to plain training is not larger{} with few examples than with many",
         "inconclusive": "Whether the difference to plain training is larger with few examples is open",
     }
@@ -143,7 +150,7 @@ def _by_size(gap: PartVerdict, noise: PartVerdict) -> Iterator[str]:
         "not reproduced": "Where examples are fewest, majority kernels are not better{} than the best weight noise",
         "inconclusive": "Where examples are fewest, it is open whether they are better than the best weight noise",
     }
-    for sentences, part in ((few, gap), (fewest, noise)):
+    for sentences, part in ((there, fewest_gain), (few, gap), (fewest, noise)):
         if part.verdict != "not run":
             yield f"{sentences[part.verdict].format(f' by {_half_a_point(part)} or more')} ({_points(part)})."
 
