@@ -69,8 +69,8 @@ class Option(Config):
 
     ``accuracy`` with what seeds and the size of the test set leave open; ``gain``: accuracy over plain training's,
     paired by seed, on this test set. ``alone_s``, ``among_s``: seconds of an example alone and among many, at the upper
-    limits of what was measured. ``training_s``: of one model here, with its teacher and labels; ``full_s``: of what
-    ``command`` does, teacher, labels, choice of the learning rate and all seeds, on one core.
+    limits of what was measured; of a cascade a mean over what it keeps and what it defers. ``training_s``: of one model
+    here, with its teacher and labels; ``full_s``: of what ``command`` does, on one core (see ``full_seconds``).
     """
 
     name: str
@@ -104,7 +104,7 @@ def advise(
     """Measure every technique on ``dataset`` (a name or a parquet file) in about ``minutes``; see ``Advice``.
 
     Records go to ``results`` and are not computed again. ``say`` is told what will be done. Raises UserError for data
-    that cannot be used, for too little time, and when a run fails without which there is nothing to compare with.
+    that cannot be used, for too little time, and when a run fails.
     """
     started = time.monotonic()
     full = runner.load_config(combined.PAPER, tier)
@@ -118,16 +118,15 @@ def advise(
         f"{minutes:g} minutes."
     )
     cells, timing = combined.cells(config), combined.timing_cells(config, device)
-    failed = runner.run_cells(cells, results, device).failed
-    lost = [cell for cell in cells if cell.name in failed]
-    if any(cell.experiment != "student" or cell.method == PLAIN for cell in lost):
-        raise UserError(f"{failed[0]} failed, without which there is no advice; its record in {results} says why.")
-    if runner.run_cells(timing, results, device, 1).failed:
-        raise UserError(f"{timing[0].name} failed; its record in {results} says why.")
+    for stage, workers in ((cells, None), (timing, 1)):
+        if failed := runner.run_cells(stage, results, device, workers).failed:
+            raise UserError(f"{failed[0]} failed; its record in {results} says why.")
     found = Results.open(results, combined.PAPER, tier).of_keys({cell.key() for cell in (*cells, *timing)})
     asked = [f"--data {shlex.quote(dataset)}", *([f"--device {device}"] if device != "cpu" else [])]
     command = " ".join(["paper-repro run combined --tier", tier, *asked])
-    return _advice(found, full, config, thrift, budget, command, sorted({cell.method for cell in lost}))
+    advice = _advice(found, combined.own_config(full, dataset), config, thrift, budget, command)
+    advice.notes.append(f"This took {(time.monotonic() - started) / 60:.1f} minutes.")
+    return advice
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -208,17 +207,13 @@ def planned_seconds(
     limit = task.taught.limit or max(sizes.values())
     rows, held_out, test = (min(limit, sizes[part]) for part in ("train", "validation", "test"))
 
-    def training(recipe: TrainConfig, per_example: float) -> float:
-        return recipe.total_steps(rows) * recipe.global_batch * per_example
-
     forward_s = step[TEACHER] / 3
-    teacher = training(task.taught.teacher.train, step[TEACHER])
+    teacher = _examples(task.taught.teacher.train, rows) * step[TEACHER]
     labels = (rows + held_out + test) * forward_s
     early, late = 0.0, 0.0
     for arm in task.arms:
         student, per_example = task.students[arm.student], step[arm.student]
-        recipe = student.train.model_copy(update={"epochs": arm.epochs} if arm.epochs else {})
-        one = training(recipe, per_example) * (KERNELS if arm.k > 1 else 1.0)
+        one = _examples(_recipe(task, arm), rows) * per_example * (KERNELS if arm.k > 1 else 1.0)
         one += (2 * held_out + test) * per_example / 3  # evaluation
         choices = len(student.lrs) if len(student.lrs) > 1 else 0
         early += choices * one if arm.kd is None else 0.0
@@ -235,46 +230,101 @@ def planned_seconds(
 
 def _advice(
     found: Results, full: combined.CombinedConfig, config: combined.CombinedConfig, thrift: combined.Thrift,
-    budget: Budget | None, command: str, lost: list[str],
+    budget: Budget | None, command: str,
 ) -> Advice:  # fmt: skip
-    task = config.tasks[0]
-    left_out = combined.training_rows(task.taught.dataset, task, None) / combined.training_rows(
-        task.taught.dataset, task, task.taught.limit
-    )
-    students = {arm.name: task.students[arm.student] for arm in task.arms}
+    """``full`` and ``config``: the tier on the user's data, in full and as it was run."""
+    rows = {row["technique"]: row for row in techniques(found).to_dict("records")}
+    teacher = rows[TEACHER]
+    labelling_s = max(row["labelling_s"] for row in rows.values())  # of the training examples, where any arm reads them
     options = []
-    for row in techniques(found).to_dict("records"):
+    for name, row in rows.items():
         low, high = accuracy_interval(row["accuracy"], (row["high"] - row["low"]) / 2, row["n_test"])
-        gain, gain_low, gain_high = (
-            None if np.isnan(row[name]) else row[name] for name in ("gain", "gain_low", "gain_high")
+        gain, gain_low, gain_high, deferred = (
+            None if np.isnan(row[what]) else row[what] for what in ("gain", "gain_low", "gain_high", "deferred")
         )
-        alone, among = row["latency_s/high"], 1 / row["throughput_per_s/low"]
-        teacher, labels = row["teacher_s"], row["labelling_s"]
-        runs = 0 if row["arm"] == TEACHER else full.seeds + len(students[row["arm"]].lrs)
+        alone, among = _seconds(row)
+        if deferred is not None:  # few examples are timed; how many are deferred is known from all of the test set
+            most = proportion_interval(round(deferred * row["n_test"]), row["n_test"]).high
+            alone, among = (s + most * t for s, t in zip(_seconds(rows[row["arm"]]), _seconds(teacher), strict=True))
         options.append(
             Option(
-                name=row["technique"],
+                name=name,
                 accuracy=row["accuracy"],
                 low=low,
                 high=high,
                 gain=gain,
                 gain_low=gain_low,
                 gain_high=gain_high,
-                deferred=None if np.isnan(row["deferred"]) else row["deferred"],
+                deferred=deferred,
                 alone_s=alone,
                 among_s=among,
                 weights_bytes=row["weights_bytes"],
-                training_s=row["student_s"] + teacher + labels,
-                full_s=teacher / thrift.teacher + labels * left_out + runs * row["student_s"] / thrift.share,
+                training_s=row["student_s"] + row["teacher_s"] + row["labelling_s"],
+                full_s=full_seconds(
+                    full, config, row["arm"], student_s=row["student_s"], teacher_s=teacher["teacher_s"],
+                    labelling_s=labelling_s,
+                ),
                 fits=budget is None or (alone if budget.alone else among) <= budget.seconds,
                 command=f"{command} --only=-{row['arm']}-s",
             )
-        )
+        )  # fmt: skip
     options.sort(key=lambda option: (not option.fits, -option.accuracy))
-    notes = _notes(options, budget, thrift, config, int(techniques(found)["n_test"].iloc[0]))
-    if lost:
-        notes.append(f"Some runs of {', '.join(lost)} diverged and are left out, which flatters them.")
+    notes = _notes(options, budget, thrift, config, int(teacher["n_test"]))
+    read, to_read = config.tasks[0].taught.teacher.max_length, full.tasks[0].taught.teacher.max_length
+    if config.tasks[0].taught.modality == "text" and read < to_read:
+        notes.append(
+            f"Networks read the first {read} word pieces of a text here and {to_read} in full, so they and cascades "
+            "will be slower, and perhaps more accurate."
+        )
     return Advice(options=options, notes=notes)
+
+
+def _seconds(row: dict[str, Any]) -> tuple[float, float]:
+    """Of an example alone and among many, at the upper limits of what was measured."""
+    return row["latency_s/high"], 1 / row["throughput_per_s/low"]
+
+
+def full_seconds(
+    full: combined.CombinedConfig, short: combined.CombinedConfig, arm: str, *, student_s: float, teacher_s: float,
+    labelling_s: float,
+) -> float:  # fmt: skip
+    """Seconds on one core of an arm in ``full``, from those of the ``short`` run: of one student, of the teacher, and
+    of labelling the training examples.
+
+    All of it that the command does: the teacher, which plain training is measured against, too; its labels of
+    validation and test examples, and for a distilled student of the training examples; all candidates of the learning
+    rate and all seeds. Time grows with the examples of training and the length of texts, which for attention is too
+    little.
+    """
+    (task, was), kept = (config.tasks[0] for config in (full, short)), short.tasks[0].taught.limit
+    rows = combined.training_rows(task.taught.dataset, task, None)
+    used = combined.training_rows(was.taught.dataset, was, kept)
+
+    def longer(now: TrainConfig, before: TrainConfig) -> float:
+        return _examples(now, rows) / _examples(before, used)
+
+    teacher = task.taught.teacher
+    reads = teacher.max_length / was.taught.teacher.max_length if task.taught.modality == "text" else 1.0
+    total = teacher_s * reads * longer(teacher.train, was.taught.teacher.train)
+    if arm == TEACHER:
+        return total
+    one, before = (next(one for one in each.arms if one.name == arm) for each in (task, was))
+    now, then = (_recipe(each, each_arm) for each, each_arm in ((task, one), (was, before)))
+    fraction = task.taught.validation_fraction
+    held_out = rows * fraction / (1 - fraction) + len(data.load(task.taught.dataset, "test"))
+    total += labelling_s / used * reads * (held_out + (0 if one.kd is None else rows))
+    runs = full.seeds + (len(task.students[one.student].lrs) if len(task.students[one.student].lrs) > 1 else 0)
+    return total + runs * student_s * longer(now, then)
+
+
+def _examples(recipe: TrainConfig, rows: float) -> int:
+    """That training on ``rows`` examples sees."""
+    return recipe.total_steps(int(rows)) * recipe.global_batch
+
+
+def _recipe(task: combined.Task, arm: combined.Arm) -> TrainConfig:
+    recipe = task.students[arm.student].train
+    return recipe.model_copy(update={"epochs": arm.epochs} if arm.epochs else {})
 
 
 def accuracy_interval(accuracy: float, half: float, n_test: int) -> tuple[float, float]:
@@ -315,9 +365,14 @@ def _notes(
         )
     notes.append(
         f"Accuracies are on {n_test:,} examples that nothing was trained or tuned on; the best of so many is a little "
-        f"flattered. A cascade may lose {100 * config.epsilon:.1f} points against the teacher, with probability "
-        f"{config.delta:g} more; that much the validation examples can promise."
+        "flattered, and differences to plain training have intervals over seeds alone. A cascade may lose "
+        f"{100 * config.epsilon:.1f} points against the teacher, with probability {config.delta:g} more; that much the "
+        "validation examples can promise."
     )
+    if budget is not None and budget.alone and any(option.deferred for option in options):
+        notes.append(
+            "Of a cascade the time is a mean: an example that it defers takes the student's and the teacher's."
+        )
     return notes
 
 

@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,12 @@ from typer.testing import CliRunner
 from experiments import combined
 from paper_repro import advise, runner
 from paper_repro.cli import app
+from paper_repro.distill.teacher import ModelSpec
 from paper_repro.errors import UserError
 from paper_repro.plots.source import Results
 from paper_repro.results import Record, Store
 from paper_repro.stats import proportion_interval
+from paper_repro.train import TrainConfig
 
 
 @pytest.mark.parametrize(
@@ -97,10 +100,29 @@ def advice(tmp_path: Path, budget: str | None, records: list[Record] | None = No
     for record in known if records is None else records:
         Store(tmp_path).write(record)
     full = runner.load_config("combined", "cpu")
-    config = full.model_copy(update={"tasks": full.tasks[:1]})
+    full = full.model_copy(update={"tasks": full.tasks[:1]})
+    task = full.tasks[0]
+    half = {
+        name: one.model_copy(update={"spec": _shorter(one.spec), "recipe": one.recipe and _fewer(one.recipe)})
+        for name, one in task.students.items()
+    }  # fmt: skip
+    arms = [arm.model_copy(update={"epochs": arm.epochs and arm.epochs / 2}) for arm in task.arms]
+    teacher = _shorter(task.taught.teacher, 0.8).model_copy(update={"max_length": 128})
+    subject = task.taught.model_copy(update={"limit": 11_250, "teacher": teacher})
+    config = full.model_copy(
+        update={"tasks": [task.model_copy(update={"taught": subject, "students": half, "arms": arms})]}
+    )
     found, limit = Results.open(tmp_path, "combined", "cpu"), None if budget is None else advise.parse_budget(budget)
     thrift = combined.Thrift(share=0.5, teacher=0.8, limit=11_250)
-    return advise._advice(found, full, config, thrift, limit, "paper-repro run combined", [])
+    return advise._advice(found, full, config, thrift, limit, "paper-repro run combined")
+
+
+def _fewer(recipe: TrainConfig, share: float = 0.5) -> TrainConfig:
+    return recipe.model_copy(update={"epochs": share * recipe.epochs})
+
+
+def _shorter(spec: Any, share: float = 0.5) -> Any:
+    return spec.model_copy(update={"train": _fewer(spec.train, share)}) if isinstance(spec, ModelSpec) else spec
 
 
 def test_options_within_the_budget_come_first_and_then_the_more_accurate(tmp_path: Path) -> None:
@@ -115,12 +137,21 @@ def test_options_within_the_budget_come_first_and_then_the_more_accurate(tmp_pat
     assert fastest.alone_s == min(option.alone_s for option in none.options)
 
 
-def test_the_cost_in_full_is_of_what_the_command_does(tmp_path: Path) -> None:
+def test_the_cost_in_full_is_of_what_the_command_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advise.data, "load", lambda *_: range(25_000))  # the test set
     found = advice(tmp_path, None)
-    kd = next(option for option in found.options if option.name == "kd")
-    student = kd.training_s - TEACHER_S - 300
-    runs = 5 + 4  # seeds and candidates of the learning rate
-    assert kd.full_s == pytest.approx(TEACHER_S / 0.8 + 300 + runs * student / 0.5, rel=0.01)
+    kd, plain, corpus, teacher, cascade = (
+        next(option for option in found.options if option.name == name)
+        for name in ("kd", "plain", "sparse+kd+corpus", "teacher", "sparse+kd+teacher")
+    )
+    student, runs = plain.training_s, 5 + 4  # seeds and candidates of the learning rate
+    teachers = 2 * TEACHER_S * 2 / 0.8  # twice the examples, texts twice as long
+    each = 2 * 300 / 11_250  # seconds of a label
+    assert teacher.full_s == pytest.approx(teachers, rel=0.01)
+    assert plain.full_s == pytest.approx(teachers + each * 27_500 + runs * student * 4, rel=0.01)
+    assert kd.full_s == pytest.approx(teachers + each * 50_000 + runs * student * 4, rel=0.01)
+    assert corpus.full_s == pytest.approx(kd.full_s, rel=0.01) and cascade.command.endswith("--only=-sparse+kd-s")
+    assert "first 128 word pieces of a text here and 256 in full" in " ".join(found.notes)
     assert kd.command == "paper-repro run combined --only=-kd-s"
     said = " ".join(found.notes)
     assert "trained for 50%" in said and "Not told apart" in said and "0.5 points" in said
@@ -130,6 +161,16 @@ def test_a_limit_of_the_budget_holds_for_the_upper_limit_of_what_was_measured(tm
     plain = next(option for option in advice(tmp_path, None).options if option.name == "plain")
     assert plain.alone_s == pytest.approx(1.1 * 0.02 / 8, rel=0.05)
     assert plain.among_s == pytest.approx(0.02 / 8 / 0.9, rel=0.05)
+
+
+def test_what_a_cascade_costs_follows_from_what_it_defers_of_all_test_examples(tmp_path: Path) -> None:
+    found = advice(tmp_path, "400us/example")
+    options = {option.name: option for option in found.options}
+    student, cascade, teacher = options["sparse+kd"], options["sparse+kd+teacher"], options["teacher"]
+    assert cascade.deferred is not None
+    most = (cascade.alone_s - student.alone_s) / teacher.alone_s
+    assert cascade.deferred < most < cascade.deferred + 0.01, "of 25,000 examples little more than was seen"
+    assert "an example that it defers takes the student's and the teacher's" in " ".join(found.notes)
 
 
 def test_the_command_of_an_option_selects_its_cells_and_no_others() -> None:

@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 
 from experiments import combined
-from paper_repro import data, runner
+from paper_repro import data, runner, zoo
 from paper_repro.cascade.calibration import calibrate_threshold
 from paper_repro.cascade.rules import margin
 from paper_repro.cascade.served import Summoning
+from paper_repro.distill.image_task import ImageTask
 from paper_repro.distill.kd import Distillation
 from paper_repro.distill.ngram_student import NgramSpec
+from paper_repro.distill.sentence_task import SentenceTask
 from paper_repro.distill.taught import Reads, TaughtSpec, TaughtTexts, taught
 from paper_repro.distill.teacher import ModelSpec
 from paper_repro.errors import UserError
@@ -289,3 +291,23 @@ def test_the_data_of_a_tier_and_of_its_corpora_are_named() -> None:
         "imdb", "sst2", "trec", "trec-coarse", "cifar10-jpeg", "qnli"
     }  # fmt: skip
     assert set(combined.data_sets(runner.load_config("combined", "paper"))) <= set(data.MANIFEST)
+
+
+@pytest.mark.parametrize("tier", ["smoke", "cpu", "gpu"])
+def test_every_network_of_a_tier_can_be_built(tier: str) -> None:
+    subjects = {"text": SentenceTask("docstrings", 0.2, "cpu"), "image": ImageTask("digits", 0.2, "cpu")}
+    for task in runner.load_config("combined", tier).tasks:
+        networks = [one.spec for one in task.students.values() if isinstance(one.spec, ModelSpec)]
+        for spec in (task.taught.teacher, *networks):
+            options = subjects[task.taught.modality].options(spec)
+            with torch.device("meta"):
+                assert zoo.build(spec.model, 3, **{k: v for k, v in options.items() if k != "pretrained"}) is not None
+
+
+def test_a_student_that_diverges_is_recorded_with_the_weights_it_began_with() -> None:
+    run = combined._single(run_of({}), 1e12)
+    outcome = combined._compute_student(run, {"epsilon": 0.05, "delta": 0.1}, 1, "cpu", False)
+    found = {f"{metric.split}/{metric.name}": metric.value for metric in outcome.metrics}
+    assert found["train/diverged"] == 1 and "train/seconds" not in found and found["test/accuracy"] < 0.3
+    lost = found["test/cascade/missed"] - found["test/cascade/gained"]
+    assert found["test/cascade/lost"] == pytest.approx(lost, abs=1e-12)

@@ -193,7 +193,7 @@ def draw_forest(axis: Axes, data: pd.DataFrame, rows: Sequence[str], limit: floa
         axis.annotate(f"{row['n']:.0f}", (1, height), xycoords=("axes fraction", "data"), xytext=(-1, 0),
                       textcoords="offset points", fontsize=6, color="#555555", ha="right", va="center")  # fmt: skip
     _name_rows(axis, rows)
-    axis.set_xlim(-limit, limit * 1.25)
+    axis.set_xlim(-limit, limit * 1.3)
 
 
 def _name_rows(axis: Axes, rows: Sequence[str]) -> None:
