@@ -42,6 +42,7 @@ Paper = Annotated[str, typer.Argument(metavar="PAPER|all", help=f"One of: {', '.
 Papers = Annotated[str, typer.Argument(metavar="[PAPER]", help=f"One of: {', '.join(PAPERS)}; or all.")]
 Tier = Annotated[str, typer.Option(help=f"One of: {', '.join(TIERS)}.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.  [default: cuda for the tiers gpu and paper, else cpu]")]
+Only = Annotated[str | None, typer.Option(help="Only cells whose name contains this.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Names = Annotated[list[str] | None, typer.Argument(metavar="[NAME]...", help="Data sets.  [default: all]")]
 Judged = Annotated[
@@ -125,7 +126,7 @@ def data_verify(names: Names = None) -> None:
 def run(
     paper: Paper,
     tier: Tier = "smoke",
-    only: Annotated[str | None, typer.Option(help="Only cells whose name contains this.")] = None,
+    only: Only = None,
     seeds: Annotated[int | None, typer.Option(min=1, help="At most this many seeds per method.")] = None,
     device: Device = "",
     data: Annotated[str | None, typer.Option(help="A data set, or a .parquet of text,label or img,label.")] = None,
@@ -165,6 +166,7 @@ def run(
 def bench(
     paper: Papers = "all",
     tier: Tier = "smoke",
+    only: Only = None,
     device: Device = "",
     results: Annotated[Path, typer.Option(help="Where the records go.")] = RUNS,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List the cells and measure nothing.")] = False,
@@ -175,7 +177,7 @@ def bench(
     failed = False
     for name in _papers(paper):
         summary = runner.bench(
-            name, tier, results=results, device=doctor.choose_device(device, tier), dry_run=dry_run
+            name, tier, results=results, only=only, device=doctor.choose_device(device, tier), dry_run=dry_run
         )  # fmt: skip
         _print_summary(name, tier, summary, results, dry_run)
         if not dry_run:

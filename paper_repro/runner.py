@@ -141,12 +141,15 @@ def run(
     return run_cells(cells, results, device, workers, dry_run)
 
 
-def bench(paper: str, tier: str, *, results: Path, device: str = "cpu", dry_run: bool = False) -> Summary:
+def bench(
+    paper: str, tier: str, *, results: Path, only: str | None = None, device: str = "cpu", dry_run: bool = False
+) -> Summary:
     """Measure the timing cells of ``paper``: one after another, each with all cores, nothing beside them."""
     if "WORLD_SIZE" in os.environ:
         raise UserError("Timings are of one process; start 'paper-repro bench' without torchrun.")
     module = experiment(paper)
-    return run_cells(module.timing_cells(load_config(paper, tier), device), results, device, 1, dry_run)
+    cells = select(module.timing_cells(load_config(paper, tier), device), only)
+    return run_cells(cells, results, device, 1, dry_run)
 
 
 def plan(paper: str, tier: str) -> list[dict[str, Any]]:

@@ -249,6 +249,10 @@ def test_own_text_becomes_a_task_of_its_own(tmp_path: Path) -> None:
 def test_a_selection_that_matches_nothing_says_so(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="No cell's name contains 'resnet999'"):
         runner.run("titans", "smoke", results=tmp_path, only="resnet999")
+    with pytest.raises(UserError, match="No cell's name contains 'resnet999'"):
+        runner.bench("titans", "smoke", results=tmp_path, only="resnet999")
+    few = runner.bench("combined", "cpu", results=tmp_path, only="trec-coarse", dry_run=True)
+    assert {cell.dataset for cell in few.cells} == {"trec-coarse"}
 
 
 def test_unknown_names_are_refused(tmp_path: Path) -> None:
