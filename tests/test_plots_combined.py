@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from synthetic_combined import DEFERRED, GAIN, LOST, SINGLE_S, TEACHER, TEACHER_S, pace, write_combined
 
+from paper_repro.ledger import judge_results
 from paper_repro.plots.combined import LOOKS, PARETO, PARETO_TABLE, PLOTS, SPARSE_TITANS
+from paper_repro.plots.combined_answer import answer
 from paper_repro.plots.combined_cells import COLUMNS, techniques, with_dominance
 from paper_repro.plots.save import read, save
 from paper_repro.plots.source import Results
@@ -100,3 +102,12 @@ def test_the_table_is_drawn_from_its_json_where_one_seed_has_no_interval(tmp_pat
     paths = save(PARETO_TABLE.draw(data), data, PARETO_TABLE, shown, tmp_path)
     _, again = read(next(path for path in paths if path.suffix == ".json"))
     assert PARETO_TABLE.draw(again).equals(PARETO_TABLE.draw(data))
+
+
+def test_the_promise_is_answered_for_each_data_set_from_the_verdicts(tmp_path: Path) -> None:
+    write_combined(tmp_path, "cpu", seeds=5)
+    text = answer(judge_results(tmp_path, "combined", "cpu"))
+    assert "**IMDB**: the promise does not hold (5.0" in text and "times the throughput" in text
+    assert "0.30 points lost" in text and text.count("**") == 8
+    nothing = answer(judge_results(tmp_path / "none", "combined", "cpu"))
+    assert nothing == "Nothing was judged here of ten times the throughput within half a point."
