@@ -29,6 +29,7 @@ from paper_repro.cascade.rules import margin
 from paper_repro.cascade.served import Summoning
 from paper_repro.config import Config, sha256_key
 from paper_repro.data.corpora import SOURCES, corpus_of
+from paper_repro.distill.image_task import pooled
 from paper_repro.distill.kd import Distillation
 from paper_repro.distill.ngram_student import NgramSpec, accuracy
 from paper_repro.distill.taught import PARTS, Part, Reads, Taught, TaughtSpec, taught
@@ -263,9 +264,8 @@ def own_config(
         updates: dict[str, Any] = {"train": longer(spec.train, share)}
         if info.modality == "text":
             updates["max_length"] = min(spec.max_length, length_of(dataset, spec.tokenizer), thrift.longest)
-        elif spec.image_size is not None and not _divides(spec.image_size, dataset):
-            updates["image_size"] = None
-        return spec.model_copy(update=updates)
+            return spec.model_copy(update=updates)
+        return pooled(spec.model_copy(update=updates), dataset)
 
     students = {}
     for name, student in template.students.items():
@@ -314,11 +314,6 @@ def length_of(dataset: str, tokenizer: str) -> int:
     tokens = data.encode(data.load_texts(dataset, "train"), zoo.load_tokenizer(tokenizer), LENGTHS[-1])
     wanted = np.quantile(np.diff(tokens.offsets), COVERED)
     return next((length for length in LENGTHS if length >= wanted), LENGTHS[-1])
-
-
-def _divides(size: int, dataset: str) -> bool:
-    height, width = data.load_images(dataset, "test").pixels.shape[2:]
-    return height == width and height % size == 0
 
 
 def _cell(

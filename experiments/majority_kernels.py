@@ -24,7 +24,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from paper_repro import data, kernels, planning, seeds, zoo
 from paper_repro.config import Config, sha256_key
 from paper_repro.distill.classification_task import ClassificationTask
-from paper_repro.distill.image_task import ImageTask
+from paper_repro.distill.image_task import ImageTask, pooled
 from paper_repro.distill.kd import Distillation
 from paper_repro.distill.sentence_task import SentenceTask
 from paper_repro.distill.teacher import ModelSpec
@@ -226,12 +226,18 @@ def data_sets(config: MajorityConfig) -> set[str]:
 
 
 def own_task(config: MajorityConfig, dataset: str) -> Task:
-    """The tier's first task of the same modality with its data replaced, at its first size only."""
+    """The tier's first task of the same modality with its data replaced, at its first size only, or at all examples
+    where there are fewer. An MLP is passed over, as it reads images of one size."""
     modality = data.describe(dataset).modality
-    template = next((task for task in config.tasks if task.modality == modality), None)
+    fit = (task for task in config.tasks if task.modality == modality and "in_features" not in task.student.options)
+    template = next(fit, None)
     if template is None:
         raise UserError(f"The tier '{config.tier}' has no {modality} task to take the recipe from; choose another.")
-    return template.model_copy(update={"dataset": data.absolute(dataset), "sizes": template.sizes[:1]})
+    name = data.absolute(dataset)
+    where = Where(dataset=name, modality=modality, validation_fraction=template.validation_fraction)
+    size = min(template.sizes[0], len(_examples(where, "cpu").rows["train"]))
+    student = pooled(template.student, name) if modality == "image" else template.student
+    return template.model_copy(update={"dataset": name, "student": student, "sizes": [size]})
 
 
 def timing_cells(config: MajorityConfig, device: str) -> list[Cell]:
@@ -648,7 +654,8 @@ def structure(found: Fit, plain: nn.Module, task: ImageTask | SentenceTask, spec
     plain one's, and the largest difference of its logits to those of the model before folding."""
     mine, theirs = ({name: value.shape for name, value in m.state_dict().items()} for m in (found.running, plain))
     differ = sum(mine.get(name) != theirs.get(name) for name in mine.keys() | theirs.keys())
-    batch = task.source(spec, "validation").batch(torch.arange(8), torch.Generator().manual_seed(0))
+    few = torch.arange(min(8, len(task.rows["validation"])))
+    batch = task.source(spec, "validation").batch(few, torch.Generator().manual_seed(0))
     with torch.no_grad():
         gap = (forward(found.trained.eval(), batch) - forward(found.running, batch)).abs().max()
     return [

@@ -253,8 +253,8 @@ def _advice(
                 low=low,
                 high=high,
                 gain=gain,
-                gain_low=gain_low,
-                gain_high=gain_high,
+                gain_low=None if gain_low is None else max(gain_low, -1.0),  # a t interval of few seeds knows no limits
+                gain_high=None if gain_high is None else min(gain_high, 1.0),
                 deferred=deferred,
                 alone_s=alone,
                 among_s=among,

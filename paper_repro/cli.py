@@ -143,8 +143,7 @@ def run(
     from paper_repro import doctor, runner
 
     where = results or (RUNS if data is None else RUNS / "own")
-    if where.exists() and not where.is_dir():
-        raise UserError(f"{_shown(where)} is a file; name a folder for the records with --results.")
+    _can_be_written(where)
     failed = False
     for name in _papers(paper):
         summary = runner.run(
@@ -174,6 +173,7 @@ def bench(
     """The timing tables: models side by side, with nothing else running."""
     from paper_repro import doctor, runner
 
+    _can_be_written(results)
     failed = False
     for name in _papers(paper):
         summary = runner.bench(
@@ -273,7 +273,7 @@ def advise(
     budget: Annotated[
         str | None, typer.Option(help="What an example may cost: '2ms/example' (alone) or '500/s' (in batches).")
     ] = None,
-    minutes: Annotated[float, typer.Option(min=0.1, help="About how long it may take.")] = 10.0,
+    minutes: Annotated[float, typer.Option(min=0.1, max=10_000, help="About how long it may take.")] = 10.0,
     tier: Annotated[str, typer.Option(help="Whose recipes to shorten.")] = "cpu",
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     results: Annotated[Path, typer.Option(help="Where the records go.")] = RUNS / "own",
@@ -284,6 +284,7 @@ def advise(
     from paper_repro import doctor
 
     limit = None if budget is None else adviser.parse_budget(budget)
+    _can_be_written(results)
     advice = adviser.advise(
         data, limit, results, minutes=minutes, tier=tier, device=doctor.choose_device(device, tier),
         say=lambda text: typer.echo(text, err=True),
@@ -298,6 +299,15 @@ def advise(
     print(f"{best.name} in full, about {best.full_s / 60:.0f} minutes on one core: {best.command}")
 
 
+def _can_be_written(results: Path) -> None:
+    """Raises UserError where no records can be put: said before anything is computed."""
+    nearest = next(folder for folder in (results.absolute(), *results.absolute().parents) if folder.exists())
+    if not nearest.is_dir():
+        raise UserError(f"{_shown(nearest)} is a file; name a folder for the records with --results.")
+    if not os.access(nearest, os.W_OK):
+        raise UserError(f"Nothing can be written in {_shown(nearest)}; name another folder with --results.")
+
+
 def _option(option: Any) -> dict[str, Any]:
     """A line of ``advise``."""
     gain = "" if option.gain is None else f"{100 * option.gain:+.1f}"
@@ -310,7 +320,7 @@ def _option(option: Any) -> dict[str, Any]:
         "deferred": "" if option.deferred is None else f"{option.deferred:.0%}",
         "ms alone": f"{1e3 * option.alone_s:.3g}",
         "examples/s in batches": f"{1 / option.among_s:,.0f}",
-        "weights MB": f"{option.weights_bytes / 1e6:,.1f}",
+        "weights MB": f"{option.weights_bytes / 1e6:,.3g}",
         "training here, s": f"{option.training_s:,.3g}",
         "in full, min": f"{option.full_s / 60:,.3g}",
     }

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from paper_repro import kernels
 from paper_repro.errors import UserError
@@ -440,11 +441,18 @@ CLIPPED = TrainConfig(steps=1, global_batch=1, optimizer="sgd", lr=0.1, grad_cli
 
 @pytest.mark.parametrize(("change", "message"), [
     (lambda: kernels.expand(mlp(), 0), "at least 1 copy, not 0"),
+    (lambda: kernels.expand(mlp(), 2.5), "not 2.5; give a whole number"),
+    (lambda: kernels.expand(mlp(), 2, law="gauss"), "no law 'gauss' .* use one of: dirichlet, uniform"),
+    (lambda: kernels.expand(mlp(), 2, granularity="row"), "no granularity 'row'"),
+    (lambda: kernels.expand(mlp(), 2, scale="big"), "no scale 'big'"),
+    (lambda: kernels.expand(mlp(), 2, lr_scale=math.nan), "a positive number, not nan"),
+    (lambda: kernels.expand(nn.Sequential(weight_norm(nn.Linear(4, 8))), 2), "computed from other parameters"),
     (lambda: kernels.expand(nn.LSTM(4, 4), 2, layers=lambda *_: True), r"\(LSTM\) cannot have majority kernels"),
     (lambda: kernels.expand(nn.ReLU(), 2), "no layer to expand"),
     (lambda: kernels.expand(expanded(), 2), "already"),
     (lambda: kernels.add_noise(expanded(), 0.1), "already"),
     (lambda: kernels.add_noise(mlp(), -0.1), "0 or more"),
+    (lambda: kernels.add_noise(mlp(), math.nan), "0 or more"),
     (lambda: kernels.expand(mlp(), 2, scale="mean"), "leave out 'scale'"),
     (lambda: kernels.fold(expanded().train()), "in evaluation mode"),
     (lambda: expanded().train()(X), "call kernels.draw"),
@@ -457,6 +465,28 @@ CLIPPED = TrainConfig(steps=1, global_batch=1, optimizer="sgd", lr=0.1, grad_cli
 def test_bad_input_is_one_sentence(change, message):
     with pytest.raises(UserError, match=message):
         change()
+
+
+@pytest.mark.parametrize("other", [
+    lambda: MLP(3, in_features=48, hidden=(8, 9)), lambda: MLP(3, in_features=48, hidden=(8,)), expanded,
+])  # fmt: skip
+def test_copies_of_another_model_are_one_sentence_and_leave_the_model_plain(other):
+    model = mlp()
+    before = list(model.state_dict())
+    with pytest.raises(UserError, match="let it build the same model, not expanded"):
+        kernels.expand(model, 2, fresh=other)
+    assert list(model.state_dict()) == before
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_what_was_frozen_is_frozen_when_folded(fused):
+    model = mlp()
+    frozen = next(iter(model.parameters())).requires_grad_(False)
+    kernels.expand(model, 2)
+    if fused:
+        kernels.fuse(model)
+    trained_now = [p.requires_grad for p in kernels.fold(model.eval()).parameters()]
+    assert not frozen.requires_grad and trained_now == [False, *[True] * (len(trained_now) - 1)]
 
 
 def _fused():

@@ -1,10 +1,14 @@
 """The Majority Kernels experiment: its cells, its arms on tiny models, what is chosen and counted, and bad input."""
 
+import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from PIL import Image
 
 from experiments import majority_kernels as majority
 from paper_repro import kernels, runner
@@ -221,6 +225,31 @@ def test_more_examples_than_there_are_is_one_sentence() -> None:
 def test_own_data_takes_the_tiers_recipe_at_its_first_size() -> None:
     found = majority.cells(runner.load_config("majority", "smoke"), data="digits")
     assert {cell.dataset for cell in found} == {"digits"} and not any("@" in cell.method for cell in found)
+
+
+@pytest.mark.parametrize(("tier", "shape"), [("smoke", (32, 32)), ("cpu", (32, 32)), ("cpu", (20, 28))])
+def test_own_images_of_any_size_and_few_of_them_can_be_used(tier: str, shape: tuple[int, int], tmp_path: Path) -> None:
+    write_images(tmp_path / "own.parquet", 90, shape)
+    own = runner.load_config("majority", tier)
+    cells = majority.cells(own, data=str(tmp_path / "own.parquet"), seeds=1)
+    sizes = {cell.params["run"]["size"] for cell in cells}
+    assert len(sizes) == 1 and 50 < sizes.pop() < 90, "all that is left for training"
+    (plain,) = [cell for cell in cells if cell.method == "plain" and cell.experiment == "student"]
+    run = majority.Run.model_validate(plain.params["run"])
+    few = run.student.model_copy(update={"train": run.student.train.model_copy(update={"steps": 2, "epochs": None})})
+    short = run.model_copy(update={"student": few, "rates": run.rates[:1]})
+    found = majority.compute(plain.model_copy(update={"params": {"run": short.plain()}}), "cpu")
+    assert {metric.name for metric in found.metrics} >= {"accuracy", "loss"}
+
+
+def write_images(path: Path, rows: int, shape: tuple[int, int]) -> None:
+    """Three classes of images of noise, as a parquet file."""
+    rng, images = np.random.default_rng(0), []
+    for _ in range(rows):
+        image = io.BytesIO()
+        Image.fromarray(rng.integers(0, 256, (*shape, 3), dtype=np.uint8)).save(image, format="png")
+        images.append(image.getvalue())
+    pd.DataFrame({"img": images, "label": np.arange(rows) % 3}).to_parquet(path)
 
 
 def test_fused_training_is_used_where_it_is_exact() -> None:

@@ -34,3 +34,11 @@ class ImageTask(ClassificationTask):
     def flops(self, spec: ModelSpec) -> float:
         """FLOPs of one forward pass per image."""
         return zoo.cost(spec.model, len(self.classes), spec.image_size, **spec.options)["flops_per_example"]
+
+
+def pooled(spec: ModelSpec, dataset: str) -> ModelSpec:
+    """``spec`` for other images: with its ``image_size`` where theirs can be averaged to it, else as they are."""
+    height, width = data.load_images(dataset, "test").pixels.shape[2:]
+    if spec.image_size is None or (height == width and height % spec.image_size == 0):
+        return spec
+    return spec.model_copy(update={"image_size": None})

@@ -81,7 +81,7 @@ def draw(model: nn.Module, step: int, *, seed: int = 0, rank: int = 0) -> None:
     They are a function of (seed, rank, step) and the kind of device alone, from a stream of their own: a resumed run
     draws what an uninterrupted one does, and neither data order nor dropout notice. Call it before the forward pass; a
     second call with the same step, as for the next micro-batch, draws the same. Processes share their draws unless each
-    passes its own ``rank``.
+    passes its own ``rank``. A model without such kernels stays as it is, so that a training loop can be of both kinds.
     """
     drawing, kernels = Drawing(seed, rank, step), all_drawn(model)
     if all(kernel.is_of(weight, drawing) for kernel, weight in kernels):

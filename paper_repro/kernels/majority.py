@@ -8,7 +8,8 @@ docs/decisions.md. Everything that it leaves open is an argument of ``expand``.
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from numbers import Integral
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -63,16 +64,18 @@ class Coefficients(Draw):
 class Majority(Drawn):
     """stack [k, *shape] -> the mixture [*shape] in training mode, the mean in evaluation mode.
 
-    ``mixed``: where a fused optimiser trains the layer, the mixture of this step as a leaf that collects the gradient.
-    ``drawing``: of which ``mixed`` is, and the version of the stack that it was made from; such an optimiser draws and
-    mixes for the next step while it has the copies at hand.
+    ``trained``: whether the plain kernel was. ``mixed``: where a fused optimiser trains the layer, the mixture of this
+    step as a leaf that collects the gradient. ``drawing``: of which ``mixed`` is, and the version of the stack that it
+    was made from; such an optimiser draws and mixes for the next step while it has the copies at hand.
     """
 
     source: Coefficients
 
-    def __init__(self, k: int, source: Coefficients, lr_scale: float, order: Sequence[str]) -> None:
+    def __init__(
+        self, k: int, source: Coefficients, lr_scale: float, order: Sequence[str], trained: bool = True
+    ) -> None:
         super().__init__(source, order)
-        self.k, self.lr_scale = k, lr_scale
+        self.k, self.lr_scale, self.trained = k, lr_scale, trained
         self.mixed: Tensor | None = None
         self.drawing: tuple[Drawing, int] | None = None
 
@@ -155,16 +158,22 @@ def expand(
     is expanded in all of them.
 
     In training mode ``draw(model, step)`` before each step draws the coefficients; in evaluation mode the model
-    computes with the mean. ``fold`` makes it a plain model. Raises UserError for k < 1, a layer that cannot be
-    expanded, none to expand, and a model that is expanded already.
+    computes with the mean. ``fold`` makes it a plain model. Raises UserError, leaving the model as it was, for k < 1,
+    an argument that is not known, a layer that cannot be expanded, none to expand, a model that is expanded already,
+    and a ``fresh`` that builds another model.
     """
-    if k < 1:
-        raise UserError(f"A majority kernel has at least 1 copy, not {k}.")
-    chosen = chosen_weights(model, layers)
-    copies = [_named(fresh()) for _ in range(k - 1)] if fresh else []
-    factor = {"none": 1.0, "sampled": expected_square(law, k) ** -0.5, "mean": math.sqrt(k)}[scale]
+    _check(k, law, granularity, scale, lr_scale)
     if scale != "none" and fresh is None:
         raise UserError("Copies that begin equal have the scale of a plain kernel; leave out 'scale', or give 'fresh'.")
+    chosen = chosen_weights(model, layers)
+    copies = [_named(fresh()) for _ in range(k - 1)] if fresh else []
+    for (path, name), (_, weight) in chosen.items():
+        if any((path, name) not in one or one[path, name].shape != weight.shape for one in copies):
+            raise UserError(
+                f"What 'fresh' builds has no '{path}.{name}' of shape {tuple(weight.shape)}; let it build the same "
+                "model, not expanded, with other random weights."
+            )
+    factor = {"none": 1.0, "sampled": expected_square(law, k) ** -0.5, "mean": math.sqrt(k)}[scale]
     shared = Coefficients(law, granularity)
     known: dict[int, tuple[Majority, nn.Parameter]] = {}
     for (path, name), (module, weight) in chosen.items():
@@ -172,13 +181,26 @@ def expand(
             source = shared if granularity == "network" else Coefficients(law, granularity)
             rest = [one[path, name].detach().to(weight) for one in copies] or [weight.detach()] * (k - 1)
             stack = nn.Parameter(torch.stack([weight.detach(), *rest]) * factor, weight.requires_grad)
-            known[id(weight)] = Majority(k, source, lr_scale, list(module._parameters)), stack
+            kernel = Majority(k, source, lr_scale, list(module._parameters), weight.requires_grad)
+            known[id(weight)] = kernel, stack
         kernel, stack = known[id(weight)]
         module._parameters[name] = nn.Parameter(weight.detach().clone())  # parametrize would change a shared one
         # unsafe: its check would compute a mixture, of which nothing is drawn yet
         parametrize.register_parametrization(module, name, kernel, unsafe=True)
         module.parametrizations[name].original = stack  # type: ignore[index, union-attr]
     return model
+
+
+def _check(k: int, law: str, granularity: str, scale: str, lr_scale: float) -> None:
+    if not isinstance(k, Integral) or k < 1:
+        raise UserError(f"A majority kernel has at least 1 copy, not {k}; give a whole number.")
+    for what, value, names in (("law", law, Law), ("granularity", granularity, Granularity), ("scale", scale, Scale)):
+        if value not in get_args(names):
+            raise UserError(
+                f"There is no {what} '{value}' of majority kernels; use one of: {', '.join(get_args(names))}."
+            )
+    if not 0 < lr_scale < math.inf:
+        raise UserError(f"The learning rate of the copies is scaled by a positive number, not {lr_scale}.")
 
 
 def chosen_weights(model: nn.Module, layers: Layers) -> dict[tuple[str, str], tuple[nn.Module, nn.Parameter]]:
@@ -197,7 +219,13 @@ def chosen_weights(model: nn.Module, layers: Layers) -> dict[tuple[str, str], tu
                 raise UserError(
                     f"The layer '{path}' ({type(module).__name__}) cannot have majority kernels; choose among {known}."
                 )
-            weights |= {id(getattr(module, name)) for name in names}
+            taken = [name for name in names if module._parameters.get(name) is None]
+            if taken:
+                raise UserError(
+                    f"The '{taken[0]}' of layer '{path}' is computed from other parameters, as under weight_norm; "
+                    "remove that first, or leave the layer out by 'layers'."
+                )
+            weights |= {id(module._parameters[name]) for name in names}
     if not weights:
         raise UserError("The model has no layer to expand: none that 'layers' chooses.")
     return {place: owner for place, owner in _owners(model).items() if id(owner[1]) in weights}
@@ -273,7 +301,8 @@ def fold(model: nn.Module) -> nn.Module:
     orders: dict[nn.Module, tuple[str, ...]] = {}
     for module, name, kernel, weight in list(drawn(folded)):
         if id(weight) not in plain:
-            plain[id(weight)] = nn.Parameter(kernel(weight).clone(), requires_grad=True)
+            trained = kernel.trained if isinstance(kernel, Majority) else weight.requires_grad
+            plain[id(weight)] = nn.Parameter(kernel(weight).clone(), requires_grad=trained)
         parametrize.remove_parametrizations(module, name, leave_parametrized=False)
         module._parameters[name] = plain[id(weight)]
         orders[module] = max(orders.get(module, ()), kernel.order, key=len)  # the first to be expanded saw them all

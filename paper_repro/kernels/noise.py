@@ -1,5 +1,7 @@
 """Gaussian weight noise: the control that majority kernels have to beat."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -34,7 +36,7 @@ def add_noise(model: nn.Module, sigma: float, *, layers: Layers = are_kernels) -
     ``sigma``: standard deviation of the noise over that of the layer's weights. The gradient is that at the noisy
     weights. ``fold`` takes the noise away. Raises UserError for a negative ``sigma`` and as ``expand`` does.
     """
-    if sigma < 0:
+    if not 0 <= sigma < math.inf:
         raise UserError(f"The standard deviation of weight noise must be 0 or more, not {sigma}.")
     known: dict[int, Noisy] = {}
     for (_, name), (module, weight) in chosen_weights(model, layers).items():

@@ -25,7 +25,8 @@ def techniques(results: Results) -> pd.DataFrame:
     ``accuracy`` is a mean over ``n`` seeds with its interval, on ``n_test`` examples; ``gain`` is over plain training,
     paired by seed; ``deferred`` a share of the test examples. Seconds of training: the student's own, and where a
     technique needs them the teacher's and those of labelling. ``latency_s``: of an example alone;
-    ``throughput_per_s`` in batches: medians over rounds with a limit, means over the timed seeds. NaN for what was not
+    ``throughput_per_s`` in batches: medians over rounds with a limit, means over the timed seeds. Of seconds of
+    training it is the median over seeds, as what else a machine does makes single runs slower. NaN for what was not
     measured.
     """
     rows = [row for dataset, part in results.metrics.groupby("dataset") for row in _of_dataset(str(dataset), part)]
@@ -60,7 +61,7 @@ def _of_dataset(dataset: str, rows: pd.DataFrame) -> list[tuple[Any, ...]]:
     ]
     for arm in arms:
         given = given_of(students[students["method"] == arm])
-        own, labels = (values(arm, f"{what}seconds", "train").mean() for what in ("", "labelling_"))
+        own, labels = (values(arm, f"{what}seconds", "train").median() for what in ("", "labelling_"))
         seconds = (own, teacher_s if given.get("kd") else 0.0, labels)
         served = student_of(students[students["method"] == arm], speed.index)
         found.append(row(arm, arm, values(arm, "accuracy"), served, np.nan, seconds))
