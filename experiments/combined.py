@@ -302,10 +302,14 @@ def _epochs(epochs: float | None, longer: float, share: float) -> float | None:
 
 def training_rows(dataset: str, task: Task, limit: int | None) -> float:
     """Training examples that are left when validation and the limit are taken."""
-    info = data.MANIFEST.get(dataset) or data.describe(dataset)  # the template's data need not be here
-    known = info.splits[info.split_name("train")].rows or len(data.load(dataset, "train"))
-    rows = known * (1 - task.taught.validation_fraction)
+    rows = rows_of(dataset, "train") * (1 - task.taught.validation_fraction)
     return min(rows, limit or rows)
+
+
+def rows_of(dataset: str, split: str) -> int:
+    """Examples of a split. The data need not be here, as those of a template are not, where the manifest knows."""
+    info = data.MANIFEST.get(dataset) or data.describe(dataset)
+    return info.splits[info.split_name(split)].rows or len(data.load(dataset, split))
 
 
 @lru_cache(maxsize=4)

@@ -311,7 +311,7 @@ def full_seconds(
     one, before = (next(one for one in each.arms if one.name == arm) for each in (task, was))
     now, then = (_recipe(each, each_arm) for each, each_arm in ((task, one), (was, before)))
     fraction = task.taught.validation_fraction
-    held_out = rows * fraction / (1 - fraction) + len(data.load(task.taught.dataset, "test"))
+    held_out = rows * fraction / (1 - fraction) + combined.rows_of(task.taught.dataset, "test")
     total += labelling_s / used * reads * (held_out + (0 if one.kd is None else rows))
     runs = full.seeds + (len(task.students[one.student].lrs) if len(task.students[one.student].lrs) > 1 else 0)
     return total + runs * student_s * longer(now, then)

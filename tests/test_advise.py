@@ -137,8 +137,7 @@ def test_options_within_the_budget_come_first_and_then_the_more_accurate(tmp_pat
     assert fastest.alone_s == min(option.alone_s for option in none.options)
 
 
-def test_the_cost_in_full_is_of_what_the_command_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(advise.data, "load", lambda *_: range(25_000))  # the test set
+def test_the_cost_in_full_is_of_what_the_command_does(tmp_path: Path) -> None:
     found = advice(tmp_path, None)
     kd, plain, corpus, teacher, cascade = (
         next(option for option in found.options if option.name == name)
