@@ -502,8 +502,8 @@ def _compute_student(run: Run, promise: dict[str, float], seed: int, device: str
     student_right, teacher_right = _right(logits, labels), _right(teacher, labels)
     rho = threshold(run, model, promise, device)
     score = margin(logits).numpy()
-    keep_it = score >= rho
-    fraction, summoned = operating_point(keep_it, student_right, teacher_right)
+    sure = score >= rho
+    fraction, summoned = operating_point(sure, student_right, teacher_right)
     curve = deferral_curve(score, student_right, teacher_right)
     validation = accuracy(task.logits(run.reads, model, "validation"), task.labels("validation"))
 
@@ -518,8 +518,8 @@ def _compute_student(run: Run, promise: dict[str, float], seed: int, device: str
         of_test("cascade/deferred", 1 - fraction),
         of_test("cascade/accuracy", summoned),
         of_test("cascade/lost", teacher_right.mean() - summoned),
-        of_test("cascade/missed", (keep_it & ~student_right & teacher_right).mean()),  # lost is missed less gained
-        of_test("cascade/gained", (keep_it & student_right & ~teacher_right).mean()),
+        of_test("cascade/missed", (sure & ~student_right & teacher_right).mean()),  # lost is missed less gained
+        of_test("cascade/gained", (sure & student_right & ~teacher_right).mean()),
         Metric.of_training("diverged", float(result is None), "1"),
         Metric.of_training("teacher_training_seconds", training_seconds(task.teacher.clocks), "s"),
         Metric.of_training("labelling_seconds", task.labelling_s(run.taught_parts), "s"),

@@ -313,7 +313,8 @@ def full_seconds(
     fraction = task.taught.validation_fraction
     held_out = rows * fraction / (1 - fraction) + combined.rows_of(task.taught.dataset, "test")
     total += labelling_s / used * reads * (held_out + (0 if one.kd is None else rows))
-    runs = full.seeds + (len(task.students[one.student].lrs) if len(task.students[one.student].lrs) > 1 else 0)
+    lrs = task.students[one.student].lrs
+    runs = full.seeds + (len(lrs) if len(lrs) > 1 else 0)
     return total + runs * student_s * longer(now, then)
 
 

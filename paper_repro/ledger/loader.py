@@ -83,8 +83,8 @@ class Iso(Config):
 class Matched(Config):
     """``quality`` of ``arm`` less that of the baseline where its ``loss`` on the training data is the same.
 
-    ``baseline``: methods that differ in duration only, the shortest first. Between their mean losses
-    quality is interpolated over the logarithm of the loss; nothing is extrapolated.
+    ``baseline``: methods that differ in duration only, the shortest first. Between their mean losses quality is
+    interpolated over the logarithm of the loss; nothing is extrapolated.
     """
 
     arm: str

@@ -18,23 +18,15 @@ def answer(verdicts: Iterable[Verdict]) -> str:
         for prefix in (SPEED, ACCURACY):
             if verdict.id.startswith(prefix):
                 parts |= {part.name: parts.get(part.name, {}) | {prefix: part} for part in verdict.parts}
-    said = [_sentence(name, of) for name, of in parts.items() if len(of) == 2 and not _missing(of)]
+    run = {name: of for name, of in parts.items() if any(part.verdict != "not run" for part in of.values())}
+    said = [_sentence(name, of) for name, of in run.items() if len(of) == 2]
     return " ".join(said) or "Nothing was judged here of ten times the throughput within half a point."
-
-
-def _missing(of: dict[str, PartVerdict]) -> bool:
-    return all(part.verdict == "not run" for part in of.values())
 
 
 def _sentence(name: str, of: dict[str, PartVerdict]) -> str:
     speed, lost = of[SPEED], of[ACCURACY]
     verdicts = {speed.verdict, lost.verdict}
-    if verdicts == {"reproduced"}:
-        held = "holds"
-    elif "not reproduced" in verdicts:
-        held = "does not hold"
-    else:
-        held = "is open"
+    held = "holds" if verdicts == {"reproduced"} else "does not hold" if "not reproduced" in verdicts else "is open"
     numbers = f"{_with_limits(speed, 1, ' times the throughput')}; {_with_limits(lost, 100, ' points lost')}"
     return f"**{title(name)}**: the promise {held} ({numbers})."
 
