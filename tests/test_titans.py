@@ -166,13 +166,20 @@ def test_a_killed_run_resumes_and_a_second_run_computes_nothing(tmp_path: Path) 
     assert {path: path.stat().st_mtime_ns for path in results.rglob("*-s0-*.json")} == after
 
 
+def _is_worker(process: psutil.Process) -> bool:
+    try:
+        return "spawn_main" in " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # a call of git that ended meanwhile, or is about to be collected
+        return False
+
+
 def test_workers_end_with_a_run_that_is_killed_while_they_start(tmp_path: Path) -> None:
     environment = {**os.environ, "PAPER_REPRO_CACHE": str(tmp_path / "cache")}
     run = psutil.Popen(command("--only", "digits-mlp-c", "--workers", "2", results=tmp_path), env=environment)
     workers: list[psutil.Process] = []
     deadline = time.monotonic() + 60
     while len(workers) < 2 and time.monotonic() < deadline:
-        workers = [child for child in run.children() if "spawn_main" in " ".join(child.cmdline())]
+        workers = [child for child in run.children() if _is_worker(child)]
         time.sleep(0.02)
     run.kill()
     run.wait()
