@@ -171,6 +171,15 @@ def test_plan_is_printed_and_starts_nothing(invoke: Invoke) -> None:
     rows = json.loads(out)
     assert code == 0 and rows and all(row["paper"] == "titans" for row in rows)
     assert {"gpu_hours", "memory_gb", "disk_gb", "money_usd"} <= set(rows[0])
+    code, out, _ = invoke("plan", "titans")
+    assert code == 0 and f"In all {sum(row['gpu_hours'] for row in rows):,.1f} GPU-hours" in out
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+@pytest.mark.parametrize("tier", ["gpu", "paper"])
+def test_tiers_that_do_not_run_here_name_only_what_there_is(paper: str, tier: str) -> None:
+    rows = runner.plan(paper, tier)
+    assert rows and all(row["gpu_hours"] > 0 and row["runs"] > 0 for row in rows)
 
 
 def test_data_verify_checks_the_embedded_sets(invoke: Invoke) -> None:

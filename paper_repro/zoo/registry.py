@@ -102,7 +102,7 @@ HUB |= {f"{name}-mlm": HUB[name] for name in ("bert-base", "bert-large")}  # one
 def _own() -> list[Entry]:
     resnets = [
         Entry(f"resnet{depth}", partial(CifarResNet, depth), "own", "image", 10, 32, suffix="width")
-        for depth in (8, 14, 20, 32, 44, 56)
+        for depth in (8, 14, 20, 32, 44, 56, 110)
     ]
     return [
         *resnets,
