@@ -180,6 +180,9 @@ def test_plan_is_printed_and_starts_nothing(invoke: Invoke) -> None:
 def test_tiers_that_do_not_run_here_name_only_what_there_is(paper: str, tier: str) -> None:
     rows = runner.plan(paper, tier)
     assert rows and all(row["gpu_hours"] > 0 and row["runs"] > 0 for row in rows)
+    hours, disk, money = (sum(row[name] for row in rows) for name in ("gpu_hours", "disk_gb", "money_usd"))
+    said = f"| `{paper}` | {hours:,.0f} | {hours / 8:,.1f} | {disk:,.0f} | {money:,.0f} |"
+    assert tier == "gpu" or said in (REPO / "REPRODUCE.md").read_text(encoding="utf-8")
 
 
 def test_data_verify_checks_the_embedded_sets(invoke: Invoke) -> None:
