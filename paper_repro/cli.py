@@ -266,7 +266,7 @@ def plan(paper: Papers = "all", tier: Tier = "paper", as_json: Json = False) -> 
     else:
         _rows(f"plan of tier {tier}", rows)
         hours, disk, money = (sum(row[name] for row in rows) for name in ("gpu_hours", "disk_gb", "money_usd"))
-        print(f"In all {hours:,.1f} GPU-hours ({hours / 8:,.1f} on eight GPUs), {disk:,.1f} GB of disk, {money:,.0f} USD.")
+        print(f"In all {hours:,.1f} GPU-hours, {disk:,.1f} GB of disk, {money:,.0f} USD.")
 
 
 @app.command()
