@@ -10,6 +10,7 @@ import pandas as pd
 from paper_repro.ledger import REASONS, Verdict, listed
 
 COLUMNS = ["claim", "statement", "setting", "expected", "measured", "interval", "n", "verdict", "why"]
+ORDER = ["reproduced", "inconclusive", "not reproduced", "not run"]
 
 
 def claims_table(verdicts: Iterable[Verdict], *, judged_only: bool = False) -> pd.DataFrame:
@@ -41,8 +42,7 @@ def counts_table(verdicts: Iterable[Verdict]) -> pd.DataFrame:
         [(v.paper, v.tier, v.kind, v.verdict) for v in listed(verdicts)], columns=["paper", "tier", "kind", "verdict"]
     )
     counts = rows.value_counts().unstack("verdict", fill_value=0)
-    order = ["reproduced", "inconclusive", "not reproduced", "not run"]
-    return counts.reindex(columns=order, fill_value=0).rename_axis(columns=None).reset_index()
+    return counts.reindex(columns=ORDER, fill_value=0).rename_axis(columns=None).reset_index()
 
 
 def expected(verdict: Verdict) -> str:
