@@ -42,8 +42,8 @@ def time_served(
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     try:
         with pinned_threads(THREADS):
-            found = measure(
-                competitors, rounds=rounds, block_s=block_s, warmup=1, mode="throughput", sync=device_sync(device),
+            found = measure(  # the first warm-up call may compile or load; the last says how many make a block
+                competitors, rounds=rounds, block_s=block_s, warmup=2, mode="throughput", sync=device_sync(device),
                 machine=machine or Machine(gpu=device != "cpu"), seed=seed,
             )  # fmt: skip
     finally:
