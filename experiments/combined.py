@@ -56,7 +56,7 @@ PAPER = "combined"
 OWN_SHARDS = 2
 FIRST = 1  # repetition for the record: 0 chooses learning rates, and a model that was chosen flatters its arm
 MOST_EPOCHS = 20.0  # over own data, however small it is (our choice, as are the next two)
-LENGTHS = (32, 64, 128, 256)  # word pieces
+LENGTHS = (32, 64, 128, 256, 512)  # word pieces
 COVERED = 0.9  # share of the training texts
 # What the calibration can promise follows from how many examples it has: it needs 3.1 / epsilon of them when the
 # student makes no mistake that the teacher does not (delta 0.1), so with fewer than 8 / epsilon it keeps hardly any.
@@ -272,10 +272,13 @@ def own_config(
         spec = changed(student.spec, thrift.share) if isinstance(student.spec, ModelSpec) else student.spec
         recipe = longer(student.recipe, thrift.share) if student.recipe else None
         students[name] = student.model_copy(update={"spec": spec, "recipe": recipe})
+    teacher, labels = template.taught.teacher, template.taught.label_length
+    if labels is not None:
+        labels = min(labels, length_of(dataset, teacher.tokenizer), thrift.longest)
     subject = template.taught.model_copy(
         update={
-            "dataset": data.absolute(dataset), "corpus": unlabelled, "limit": limit,
-            "teacher": changed(template.taught.teacher, thrift.teacher), "shards": OWN_SHARDS,
+            "dataset": data.absolute(dataset), "corpus": unlabelled, "limit": limit, "shards": OWN_SHARDS,
+            "teacher": changed(teacher, thrift.teacher), "label_length": labels,
         }
     )  # fmt: skip
     arms = [

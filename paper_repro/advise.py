@@ -69,8 +69,9 @@ class Option(Config):
 
     ``accuracy`` with what seeds and the size of the test set leave open; ``gain``: accuracy over plain training's,
     paired by seed, on this test set. ``alone_s``, ``among_s``: seconds of an example alone and among many, at the upper
-    limits of what was measured; of a cascade a mean over what it keeps and what it defers. ``training_s``: of one model
-    here, with its teacher and labels; ``full_s``: of what ``command`` does, on one core (see ``full_seconds``).
+    limits of what was measured, the teacher's for texts as long as it reads in full; of a cascade a mean over what it
+    keeps and what it defers. ``training_s``: of one model here, with its teacher and labels; ``full_s``: of what
+    ``command`` does, on one core (see ``full_seconds``).
     """
 
     name: str
@@ -236,22 +237,24 @@ def _advice(
     rows = {row["technique"]: row for row in techniques(found).to_dict("records")}
     teacher = rows[TEACHER]
     labelling_s = max(row["labelling_s"] for row in rows.values())  # of the training examples, where any arm reads them
+    read, to_read = (each.tasks[0].taught.read_length for each in (config, full))
+    longer = to_read / read if config.tasks[0].taught.modality == "text" else 1.0
     options = []
     for name, row in rows.items():
-        low, high = accuracy_interval(row["accuracy"], (row["high"] - row["low"]) / 2, row["n_test"])
         gain, gain_low, gain_high, deferred = (
             None if np.isnan(row[what]) else row[what] for what in ("gain", "gain_low", "gain_high", "deferred")
         )
-        alone, among = _seconds(row)
+        alone, among = _seconds(row, longer if name == TEACHER else 1.0)
         if deferred is not None:  # few examples are timed; how many are deferred is known from all of the test set
             most = proportion_interval(round(deferred * row["n_test"]), row["n_test"]).high
-            alone, among = (s + most * t for s, t in zip(_seconds(rows[row["arm"]]), _seconds(teacher), strict=True))
+            student_s, teacher_s = _seconds(rows[row["arm"]]), _seconds(teacher, longer)
+            alone, among = (s + most * t for s, t in zip(student_s, teacher_s, strict=True))
         options.append(
             Option(
                 name=name,
                 accuracy=row["accuracy"],
-                low=low,
-                high=high,
+                low=row["low"],
+                high=row["high"],
                 gain=gain,
                 gain_low=None if gain_low is None else max(gain_low, -1.0),  # a t interval of few seeds knows no limits
                 gain_high=None if gain_high is None else min(gain_high, 1.0),
@@ -270,18 +273,17 @@ def _advice(
         )  # fmt: skip
     options.sort(key=lambda option: (not option.fits, -option.accuracy))
     notes = _notes(options, budget, thrift, config, int(teacher["n_test"]))
-    read, to_read = config.tasks[0].taught.teacher.max_length, full.tasks[0].taught.teacher.max_length
-    if config.tasks[0].taught.modality == "text" and read < to_read:
+    if longer > 1:
         notes.append(
-            f"Networks read the first {read} word pieces of a text here and {to_read} in full, so they and cascades "
-            "will be slower, and perhaps more accurate."
+            f"The teacher read the first {read} word pieces of a text here and reads {to_read} in full: it may be more "
+            "accurate then, and its times are scaled up in proportion."
         )
     return Advice(options=options, notes=notes)
 
 
-def _seconds(row: dict[str, Any]) -> tuple[float, float]:
-    """Of an example alone and among many, at the upper limits of what was measured."""
-    return row["latency_s/high"], 1 / row["throughput_per_s/low"]
+def _seconds(row: dict[str, Any], longer: float = 1.0) -> tuple[float, float]:
+    """Of an example alone and among many, so many times as ``longer``, at the upper limits of what was measured."""
+    return longer * row["latency_s/high"], longer / row["throughput_per_s/low"]
 
 
 def full_seconds(
@@ -304,8 +306,10 @@ def full_seconds(
         return _examples(now, rows) / _examples(before, used)
 
     teacher = task.taught.teacher
-    reads = teacher.max_length / was.taught.teacher.max_length if task.taught.modality == "text" else 1.0
-    total = teacher_s * reads * longer(teacher.train, was.taught.teacher.train)
+    text = task.taught.modality == "text"
+    trained = teacher.max_length / was.taught.teacher.max_length if text else 1.0
+    reads = task.taught.read_length / was.taught.read_length if text else 1.0
+    total = teacher_s * trained * longer(teacher.train, was.taught.teacher.train)
     if arm == TEACHER:
         return total
     one, before = (next(one for one in each.arms if one.name == arm) for each in (task, was))
@@ -328,17 +332,6 @@ def _recipe(task: combined.Task, arm: combined.Arm) -> TrainConfig:
     return recipe.model_copy(update={"epochs": arm.epochs} if arm.epochs else {})
 
 
-def accuracy_interval(accuracy: float, half: float, n_test: int) -> tuple[float, float]:
-    """95 % limits of a mean accuracy over seeds, whose own interval has the width 2 ``half`` (NaN for a single seed),
-    on a test set of ``n_test``: what seeds and what the choice of test examples leave open (exact binomial limits),
-    added as independent errors (our choice)."""
-    sampling = proportion_interval(round(accuracy * n_test), n_test)
-    half = 0.0 if math.isnan(half) else half
-    low = accuracy - math.hypot(max(accuracy - sampling.low, 0.0), half)
-    high = accuracy + math.hypot(max(sampling.high - accuracy, 0.0), half)
-    return max(0.0, low), min(1.0, high)
-
-
 def _notes(
     options: list[Option], budget: Budget | None, thrift: combined.Thrift, config: combined.CombinedConfig, n_test: int
 ) -> list[str]:
@@ -346,7 +339,8 @@ def _notes(
     if fitting:
         best = fitting[0]
         close = [option.name for option in fitting[1:] if option.high >= best.low]
-        fastest = min((o for o in fitting if o.name == best.name or o.name in close), key=lambda o: o.among_s)
+        alike = (option for option in fitting if option.name == best.name or option.name in close)
+        fastest = min(alike, key=lambda option: (option.among_s, option.training_s))  # arms of one student share a time
         notes = [f"Most accurate within the budget: {best.name}."]
         if close:
             notes.append(f"Not told apart from it here: {', '.join(close)}; of these {fastest.name} is the fastest.")

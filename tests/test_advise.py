@@ -16,6 +16,7 @@ from paper_repro import advise, runner
 from paper_repro.cli import app
 from paper_repro.distill.teacher import ModelSpec
 from paper_repro.errors import UserError
+from paper_repro.plots.combined_cells import accuracy_interval
 from paper_repro.plots.source import Results
 from paper_repro.results import Record, Store
 from paper_repro.stats import proportion_interval
@@ -87,10 +88,10 @@ def test_the_plan_adds_up_what_is_done() -> None:
 
 def test_an_interval_holds_what_seeds_and_what_test_examples_leave_open() -> None:
     exact = proportion_interval(90, 100)
-    assert advise.accuracy_interval(0.9, float("nan"), 100) == pytest.approx((exact.low, exact.high))
-    wide = advise.accuracy_interval(0.9, 0.04, 100)
+    assert accuracy_interval(0.9, float("nan"), 100) == pytest.approx((exact.low, exact.high))
+    wide = accuracy_interval(0.9, 0.04, 100)
     assert wide[1] - 0.9 == pytest.approx(np.hypot(exact.high - 0.9, 0.04))
-    perfect = advise.accuracy_interval(1.0, 0.0, 9)
+    perfect = accuracy_interval(1.0, 0.0, 9)
     assert perfect[1] == 1.0 and perfect[0] < 0.8, "nine right of nine prove little"
 
 
@@ -108,7 +109,7 @@ def advice(tmp_path: Path, budget: str | None, records: list[Record] | None = No
     }  # fmt: skip
     arms = [arm.model_copy(update={"epochs": arm.epochs and arm.epochs / 2}) for arm in task.arms]
     teacher = _shorter(task.taught.teacher, 0.8).model_copy(update={"max_length": 128})
-    subject = task.taught.model_copy(update={"limit": 11_250, "teacher": teacher})
+    subject = task.taught.model_copy(update={"limit": 11_250, "teacher": teacher, "label_length": 128})
     config = full.model_copy(
         update={"tasks": [task.model_copy(update={"taught": subject, "students": half, "arms": arms})]}
     )
@@ -145,12 +146,13 @@ def test_the_cost_in_full_is_of_what_the_command_does(tmp_path: Path) -> None:
     )
     student, runs = plain.training_s, 5 + 4  # seeds and candidates of the learning rate
     teachers = 2 * TEACHER_S * 2 / 0.8  # twice the examples, texts twice as long
-    each = 2 * 300 / 11_250  # seconds of a label
+    each = 4 * 300 / 11_250  # seconds of a label, of texts four times as long
     assert teacher.full_s == pytest.approx(teachers, rel=0.01)
     assert plain.full_s == pytest.approx(teachers + each * 27_500 + runs * student * 4, rel=0.01)
     assert kd.full_s == pytest.approx(teachers + each * 50_000 + runs * student * 4, rel=0.01)
     assert corpus.full_s == pytest.approx(kd.full_s, rel=0.01) and cascade.command.endswith("--only=-sparse+kd-s")
-    assert "first 128 word pieces of a text here and 256 in full" in " ".join(found.notes)
+    assert "first 128 word pieces of a text here and reads 512 in full" in " ".join(found.notes)
+    assert teacher.alone_s == pytest.approx(4 * 1.1 * 0.02, rel=0.05), "what a budget is compared with"
     assert kd.command == "paper-repro run combined --only=-kd-s"
     said = " ".join(found.notes)
     assert "trained for 50%" in said and "Not told apart" in said and "0.5 points" in said

@@ -253,6 +253,9 @@ def test_own_text_takes_the_recipe_of_texts_for_as_many_examples(own: str) -> No
     few = combined.own_config(given, own, thrift=combined.Thrift(limit=50, longest=16, timed=5, singles=2)).tasks[0]
     assert (few.taught.limit, few.timed_examples, few.timed_singles) == (50, 5, 2)
     assert few.taught.teacher.max_length == few.students["net"].spec.max_length == 16
+    labels = template.taught.model_copy(update={"label_length": 512})
+    reads = given.model_copy(update={"tasks": [template.model_copy(update={"taught": labels})]})
+    assert task.taught.label_length is None and combined.own_config(reads, own).tasks[0].taught.label_length == 32
     corpus = combined.own_config(given, own, "docstrings-unlabelled").tasks[0]
     assert corpus.taught.corpus is not None and any(arm.corpus for arm in corpus.arms)
 

@@ -67,3 +67,24 @@ def test_a_promise_is_broken_where_the_test_examples_show_it() -> None:
     assert (kept.verdict, kept.measured) == ("reproduced", 0.0), "six of 500 are no proof of more than 0.5 %"
     broken = accuracy_verdict(changed(records, N_TEST, lost=0.008, missed=0.012, gained=0.004), "S2")
     assert (broken.verdict, broken.measured) == ("not reproduced", 1.0)
+
+
+def test_a_run_that_keeps_nothing_is_no_promise_kept() -> None:
+    records = combined_records("cpu", seeds=5)
+    images = [record for record in records if record.dataset == "cifar10-jpeg"]
+    texts = [record for record in records if record.dataset == "imdb"]
+    bold, shy = changed(texts, N_TEST, lost=0.0, missed=0.0, gained=0.0), changed(images, N_TEST, deferred=1.0)
+    verdict = accuracy_verdict([*bold, *shy], "S2")
+    assert (verdict.verdict, verdict.reason) == ("inconclusive", "part_missing"), "of images there is none to judge"
+
+
+def test_two_cascades_are_compared_by_the_ratio_of_their_speeds() -> None:
+    records = [record for record in combined_records("cpu", seeds=5) if record.experiment == "timing"]
+    both = [f"speedup/{arm}+teacher/throughput" for arm in ("sparse+kd+corpus", "kd+corpus")]
+
+    def verdict(first: float, second: float) -> str:
+        return accuracy_verdict(changed(records, 100, **dict(zip(both, (first, second), strict=True))), "S3").verdict
+
+    assert verdict(1.2, 1.05) == verdict(12.0, 10.5) == "reproduced"
+    assert verdict(1.05, 1.04) == verdict(10.5, 10.4) == "reproduced", "more, and without any spread that shows it"
+    assert verdict(1.0, 1.2) == verdict(1.0, 1.0) == "not reproduced"

@@ -15,6 +15,7 @@ from paper_repro.plots.combined_cells import COLUMNS, techniques, with_dominance
 from paper_repro.plots.save import read, save
 from paper_repro.plots.source import Results
 from paper_repro.plots.style import style
+from paper_repro.stats import proportion_interval
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,11 @@ def test_a_technique_is_one_row_with_what_it_needs_and_costs(cpu: Results) -> No
     assert alone["sparse+kd+corpus"] == pytest.approx(pace("ngrams+corpus"), rel=0.02), "it has another vocabulary"
     assert rows.loc[("imdb", "kd+corpus"), "latency_s"] == kd["latency_s"], "a network has not"
     assert kd["latency_s"] == plain["latency_s"], "arms of one architecture have one speed"
-    assert np.isnan(rows.loc[("imdb", "teacher"), "low"]), "one teacher has no interval over seeds"
+    teacher = rows.loc[("imdb", "teacher")]
+    assert teacher["high"] - teacher["accuracy"] == pytest.approx(
+        proportion_interval(round(teacher["accuracy"] * teacher["n_test"]), teacher["n_test"]).high
+        - teacher["accuracy"]
+    ), "of one teacher there are no seeds; the test examples leave something open"
     assert "majority+teacher" not in rows.index.get_level_values(1), "its cascade was not timed"
 
 
@@ -70,7 +75,7 @@ def test_sparse_titans_shows_what_was_measured_and_where_it_loses(cpu: Results) 
     curve = data[(data["kind"] == "curve") & (data["dataset"] == "imdb") & (data["series"] == "sparse+kd")]
     fastest = curve.loc[curve["x"].idxmax()]
     assert fastest["x"] == pytest.approx(pace("ngrams"), rel=0.02), "a student that defers nothing"
-    assert curve["x"].min() == pytest.approx(1 / (1 + 1 / pace("ngrams")), rel=0.01), "one that defers all"
+    assert curve["x"].min() == pytest.approx(1 / (1 + 1 / pace("ngrams")), rel=0.02), "one that defers all"
     assert shown.keys == cpu.keys
 
 

@@ -50,6 +50,11 @@ class TaughtSpec(Config):
     limit: int | None = Field(default=None, gt=0)
     shards: int = Field(default=1, ge=1)
 
+    @property
+    def read_length(self) -> int:
+        """Tokens that the trained teacher reads, to label and deployed."""
+        return self.label_length or self.teacher.max_length
+
 
 class Reads(Config):
     """How a student reads, and whether it is trained on the corpus too."""
@@ -104,8 +109,7 @@ class Taught(ABC):
     @property
     def reads(self) -> ModelSpec:
         """How the teacher reads what it labels."""
-        length = self.spec.label_length or self.spec.teacher.max_length
-        return self.spec.teacher.model_copy(update={"max_length": length})
+        return self.spec.teacher.model_copy(update={"max_length": self.spec.read_length})
 
     def as_teacher(self, part: Part, places: np.ndarray) -> ImageSource | TextSource:
         """The examples at ``places`` of a part as the teacher reads them."""

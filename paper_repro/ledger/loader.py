@@ -47,10 +47,12 @@ class Term(Selection):
     """``weight`` times one number per seed: a metric, or the height of a stored curve at student fraction ``at``.
 
     ``shared``: one record (of a deterministic baseline, of a teacher) stands for every seed of the other terms.
+    ``log``: its natural logarithm instead, so that a difference of two terms is that of a ratio.
     """
 
     weight: float = 1.0
     shared: bool = False
+    log: bool = False
     metric: str | None = None
     split: str = "test"
     curve: str | None = None
@@ -118,15 +120,24 @@ class Discordant(Config):
     second: str
 
 
+class Below(Config):
+    """Of cells, those in which a metric is below ``limit``."""
+
+    metric: str
+    limit: float
+
+
 class Exceeds(Config):
     """Share of the selected cells in which a metric is above ``threshold``, with an exact binomial interval.
 
-    With ``discordant`` a cell counts only where its test examples show it, by a one-sided test at 5 %.
+    ``of``: only of these cells. With ``discordant`` a cell counts only where its test examples show it, by a one-sided
+    test at 5 %.
     """
 
     metric: str
     threshold: float
     split: str = "test"
+    of: Below | None = None
     discordant: Discordant | None = None
 
 

@@ -76,6 +76,9 @@ class Cells:
             values = self._metric(term, keys)
             if exceeds.discordant:
                 values = values - ONE_SIDED * self._paired_error(exceeds.discordant, term.split, keys)
+            if exceeds.of:
+                counted = self._metric(Term(metric=exceeds.of.metric, split=exceeds.split), keys) < exceeds.of.limit
+                values = values[counted.reindex(values.index, fill_value=False)]
             found.append(values)
         return pd.concat(found).dropna().to_numpy() > exceeds.threshold + ROUNDING
 
@@ -153,7 +156,8 @@ class Cells:
         if isinstance(term.at, Fraction):
             at = self._mean(self._members(Term(**term.at.model_dump()), part))
             read = partial(self._curve, at=at)
-        return [read(term, keys) for keys in self._keys(_filled(term, part))]
+        members = [read(term, keys) for keys in self._keys(_filled(term, part))]
+        return [np.log(member) for member in members] if term.log else members
 
     @staticmethod
     def _mean(members: list[pd.Series]) -> pd.Series:

@@ -1,6 +1,7 @@
 """The combined experiment's records as one row per technique: quality, what it took, and what it costs deployed."""
 
 import json
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -22,10 +23,10 @@ SAME = 1.05  # costs nearer than this are equal: clocks of two processes on one 
 def techniques(results: Results) -> pd.DataFrame:
     """One row per data set and technique: the teacher, each arm, and each timed arm's cascade ("<arm>+teacher").
 
-    ``accuracy`` is a mean over ``n`` seeds with its interval, on ``n_test`` examples; ``gain`` is over plain training,
-    paired by seed; ``deferred`` a share of the test examples. Seconds of training: the student's own, and where a
-    technique needs them the teacher's and those of labelling. ``latency_s``: of an example alone;
-    ``throughput_per_s`` in batches: medians over rounds with a limit, means over the timed seeds. Of seconds of
+    ``accuracy`` is a mean over ``n`` seeds on ``n_test`` examples, its interval as of ``accuracy_interval``; ``gain``
+    is over plain training, paired by seed; ``deferred`` a share of the test examples. Seconds of training: the
+    student's own, and where a technique needs them the teacher's and those of labelling. ``latency_s``: of an example
+    alone; ``throughput_per_s`` in batches: medians over rounds with a limit, means over the timed seeds. Of seconds of
     training it is the median over seeds, as what else a machine does makes single runs slower. NaN for what was not
     measured.
     """
@@ -51,7 +52,8 @@ def _of_dataset(dataset: str, rows: pd.DataFrame) -> list[tuple[Any, ...]]:
         both = (right - plain).dropna()
         gain = (np.nan,) * 3 if name in (PLAIN, TEACHER) or both.empty else stats.mean_interval(both.to_numpy())[:3]
         deployed = [float(speed.get(f"{served}/{what}", np.nan)) for what in COLUMNS[-5:]]
-        accuracy = stats.mean_interval(right.to_numpy())
+        mean = stats.mean_interval(right.to_numpy())
+        accuracy = (mean.estimate, *accuracy_interval(mean.estimate, (mean.high - mean.low) / 2, n_test), mean.n)
         return (dataset, "", name, arm, *accuracy, n_test, *gain, deferred, *seconds, *deployed)
 
     arms = list(dict.fromkeys(students.sort_values(["seed", "key"])["method"]))
@@ -72,6 +74,17 @@ def _of_dataset(dataset: str, rows: pd.DataFrame) -> list[tuple[Any, ...]]:
     return found
 
 
+def accuracy_interval(accuracy: float, half: float, n_test: int) -> tuple[float, float]:
+    """95 % limits of a mean accuracy over seeds, whose own interval has the width 2 ``half`` (NaN for a single seed),
+    on a test set of ``n_test``: what seeds and what the choice of test examples leave open (exact binomial limits),
+    added as independent errors (our choice)."""
+    sampling = stats.proportion_interval(round(accuracy * n_test), n_test)
+    half = 0.0 if math.isnan(half) else half
+    low = accuracy - math.hypot(max(accuracy - sampling.low, 0.0), half)
+    high = accuracy + math.hypot(max(sampling.high - accuracy, 0.0), half)
+    return max(0.0, low), min(1.0, high)
+
+
 def given_of(rows: pd.DataFrame) -> dict[str, Any]:
     """The arm's configuration without what is not set, from the first of its students' records."""
     found: dict[str, Any] = json.loads(rows["param.run"].iloc[0])["arm"]
@@ -90,11 +103,11 @@ def with_dominance(rows: pd.DataFrame) -> pd.DataFrame:
     """``techniques`` with the whole of training, ``training_s``, and ``dominated``: whether another technique on the
     same data has at least its mean accuracy and costs no more (training, latency, time per example, memory), and is
     better in something that can be told apart: in accuracy by intervals that do not overlap, in a cost by more than
-    ``SAME``. A NaN is never better, nor bettered.
+    ``SAME``. A NaN is never better, nor bettered. What is not dominated need not be worth having: it may only be too
+    close to call.
     """
     rows = rows.assign(training_s=rows[["student_s", "teacher_s", "labelling_s"]].sum(axis=1))
     costs = rows[["training_s", "latency_s", "weights_bytes"]].assign(each_s=1 / rows["throughput_per_s"])
-    low, high = rows["low"].fillna(rows["accuracy"]), rows["high"].fillna(rows["accuracy"])
     dominated = pd.Series(False, index=rows.index)
     for _, group in rows.groupby("dataset"):
         at = group.index
@@ -102,6 +115,6 @@ def with_dominance(rows: pd.DataFrame) -> pd.DataFrame:
             no_worse = (rows["accuracy"][at] >= rows["accuracy"][place]) & (
                 costs.loc[at] <= SAME * costs.loc[place]
             ).all(axis=1)
-            better = (low[at] > high[place]) | (SAME * costs.loc[at] < costs.loc[place]).any(axis=1)
+            better = (rows["low"][at] > rows["high"][place]) | (SAME * costs.loc[at] < costs.loc[place]).any(axis=1)
             dominated[place] = bool((no_worse & better).any())
     return rows.assign(dominated=dominated)
