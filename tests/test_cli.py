@@ -167,11 +167,11 @@ def test_claims_exit_with_1_when_a_verdict_got_worse(
 
 
 def test_plan_is_printed_and_starts_nothing(invoke: Invoke) -> None:
-    code, out, _ = invoke("plan", "titans", "--json")
+    code, out, _ = invoke("plan", "majority", "--json")
     rows = json.loads(out)
-    assert code == 0 and rows and all(row["paper"] == "titans" for row in rows)
+    assert code == 0 and rows and all(row["paper"] == "majority" for row in rows)
     assert {"gpu_hours", "memory_gb", "disk_gb", "money_usd"} <= set(rows[0])
-    code, out, _ = invoke("plan", "titans")
+    code, out, _ = invoke("plan", "majority")
     assert code == 0 and f"In all {sum(row['gpu_hours'] for row in rows):,.1f} GPU-hours" in out
 
 

@@ -71,7 +71,7 @@ def test_flops_are_twice_the_published_multiply_accumulates(name, giga_macs, tol
 
 def test_the_table_is_complete_and_grows_with_the_models():
     rows = {row["name"]: row for row in table()}
-    assert set(rows) == set(TABLE) and len(rows) == 33
+    assert set(rows) == set(TABLE) and len(rows) == 34
     for name, row in rows.items():
         assert row["params"] > 0 and row["flops_per_example"] > 0, name
         assert row["licence"] and row["input"].endswith(("pixels", "tokens", "n-grams")) and row["num_classes"] >= 2, (
