@@ -26,6 +26,7 @@ from paper_repro.plots.style import (
     Look,
     counts,
     look_of,
+    one_two_five,
     percent,
 )
 
@@ -182,7 +183,7 @@ def _pareto(data: pd.DataFrame) -> Figure:
                 axis.plot(x, row.accuracy, "o", color=look.color, markersize=9, markerfacecolor="none", zorder=2)
         axis.set_xscale("log")
         least, most = axis.get_xlim()
-        counts(axis.xaxis, (1.0,) if most > 100 * least else (1.0, 2.0, 5.0))
+        (counts if most > 100 * least else one_two_five)(axis.xaxis)
         percent(axis.yaxis)
     label_axes(figure, "Throughput, raw example to label (1/s)", "Test accuracy (%)")
     more = [

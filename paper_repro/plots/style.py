@@ -86,9 +86,9 @@ def short(number: float) -> str:
     return f"{number / unit:.3g}{name}"
 
 
-def counts(axis: Axis, subs: tuple[float, ...] = (1.0,)) -> None:
-    """Tick labels of a logarithmic axis, as ``short``, at powers of ten and these multiples of them."""
-    axis.set_major_locator(LogLocator(subs=subs, numticks=8))
+def counts(axis: Axis) -> None:
+    """Tick labels of a logarithmic axis, at powers of ten only, as ``short``."""
+    axis.set_major_locator(LogLocator(numticks=8))
     axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: short(value)))
 
