@@ -259,5 +259,7 @@ def test_output_in_a_pipe_is_not_cut_and_the_module_can_be_run(tmp_path: Path) -
 def test_readme_shows_the_reference_results() -> None:
     text = readme.README.read_text(encoding="utf-8")
     assert text == readme.filled(text, readme.results_table()), "stale: nox -s docs"
+    entries = {entry.id for paper in PAPERS for entry in ledger.load_ledger(paper).entries}
+    assert {f"{paper}/{claim}" for paper, claims in readme.HEADLINES.items() for claim in claims} <= entries
     with pytest.raises(UserError, match="lacks the markers"):
         readme.filled("nothing", "table")
