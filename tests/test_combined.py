@@ -1,19 +1,22 @@
 """The combined experiment: a task with one teacher, deployed models and cascades, its cells, and bad input."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import strategies as st
 
 from experiments import combined
 from paper_repro import data, runner, zoo
 from paper_repro.cascade.calibration import calibrate_threshold
 from paper_repro.cascade.rules import margin
-from paper_repro.cascade.served import Summoning
+from paper_repro.cascade.served import BATCH, PIECES, Summoning, alike
 from paper_repro.distill.image_task import ImageTask
 from paper_repro.distill.kd import Distillation
 from paper_repro.distill.ngram_student import NgramSpec
@@ -111,6 +114,19 @@ def test_the_deployed_teacher_gives_its_stored_logits() -> None:
         subject = taught(spec, "cpu")
         found = subject.served_teacher().logits(subject.raw("test", np.arange(30)))
         np.testing.assert_allclose(found, subject.teacher_logits("test")[:30], rtol=1e-3, atol=1e-4)
+
+
+@hypothesis.given(st.lists(st.integers(0, 2 * PIECES), max_size=100))
+def test_few_long_texts_and_many_short_ones_make_a_batch(lengths: list[int]) -> None:
+    batches = alike(np.array(lengths, dtype=np.int64))
+    rows = [row for batch in batches for row in batch.tolist()]
+    assert sorted(rows) == list(range(len(lengths))), "each text once"
+    assert [lengths[row] for row in rows] == sorted(lengths), "texts of alike lengths together"
+    for batch in batches:
+        longest = max(lengths[row] for row in batch)
+        assert len(batch) == 1 or (len(batch) <= BATCH and len(batch) * longest <= PIECES)
+    for batch, following in pairwise(batches):
+        assert len(batch) == BATCH or (len(batch) + 1) * lengths[following[0]] > PIECES, "as many as go"
 
 
 def test_a_cascade_asks_the_teacher_for_what_the_student_is_not_sure_of(tmp_path: Path) -> None:
