@@ -396,8 +396,15 @@ def _print_timings(paper: str, tier: str, results: Path) -> None:
 
     frame = load(results, paper, tier)
     timing = frame[(frame["experiment"] == "timing") & (frame["status"] == "ok")]
-    rows = timing[["model", "method", "metric", "value", "unit"]].itertuples(index=False)
-    _table(f"{paper}, tier {tier}: timings", ["models", "on", "metric", "value", "unit"], rows)
+    rows = []
+    for (data, models, where, seed), record in timing.groupby(["dataset", "model", "method", "seed"], sort=False):
+        found = dict(zip(record["metric"], record["value"], strict=True))
+        for name, value, unit in record[["metric", "value", "unit"]].itertuples(index=False):
+            if name.rpartition("/")[0] not in found:  # else a limit or a detail of another number
+                low, high = (found.get(f"{name}/{limit}") for limit in ("low", "high"))
+                rows.append((data, models, where, seed, name, value, low, high, unit))
+    columns = ["data", "models", "on", "seed", "metric", "value", "low", "high", "unit"]
+    _table(f"{paper}, tier {tier}: timings", columns, rows)
 
 
 def _print_claims(title: str, verdicts: Iterable[Any]) -> None:

@@ -12,7 +12,7 @@ import pytest
 from paper_repro import cli, doctor, ledger, runner
 from paper_repro.errors import UserError
 from paper_repro.papers import PAPERS
-from paper_repro.paths import REPO, RUNS
+from paper_repro.paths import REPO, RESULTS, RUNS
 from paper_repro.report import readme
 from paper_repro.results import Metric, Record, Store
 
@@ -263,3 +263,17 @@ def test_readme_shows_the_reference_results() -> None:
     assert {f"{paper}/{claim}" for paper, claims in readme.HEADLINES.items() for claim in claims} <= entries
     with pytest.raises(UserError, match="lacks the markers"):
         readme.filled("nothing", "table")
+
+
+def test_timings_name_data_and_seed_and_have_their_limits_beside_them(capsys: pytest.CaptureFixture[str]) -> None:
+    cli._print_timings("combined", "cpu", RESULTS)
+    lines = capsys.readouterr().out.splitlines()
+    rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
+    assert len({tuple(row[:5]) for row in rows}) == len(rows), "no two rows alike"
+    assert not any(row[4].endswith(("/low", "/high")) for row in rows)
+    found = [record for record in Store(RESULTS).records("combined", "cpu") if record.experiment == "timing"]
+    record = next(record for record in found if record.dataset == "trec" and record.seed == 1)
+    metric = {one.name: f"{one.value:,.4g}" for one in record.metrics}
+    name = "speedup/kd+teacher/throughput"
+    expected = [metric[name], metric[f"{name}/low"], metric[f"{name}/high"], "ratio"]
+    assert ["trec", "all", "cpu", "1", name, *expected] in rows
