@@ -108,7 +108,7 @@ def select(cells: Iterable[Cell], only: str | None) -> list[Cell]:
     cells = list(cells)
     chosen = [cell for cell in cells if only is None or only in cell.name]
     if not chosen:
-        raise UserError(f"No cell's name contains '{only}'; --dry-run without --only lists the {len(cells)} names.")
+        raise UserError(f"No cell's name contains '{only}'; --dry-run without --only lists what there is.")
     return chosen
 
 
