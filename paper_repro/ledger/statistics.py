@@ -56,7 +56,8 @@ class Cells:
 
     def __init__(self, records: pd.DataFrame, samples: pd.DataFrame | None, experiment: str) -> None:
         rows = records[records["experiment"] == experiment]
-        self.rows = rows[rows["status"] == "ok"]
+        good = rows.loc[rows["status"] == "ok", ["metric", "split", "key", "seed", "value", "n"]]
+        self.of_metric = dict(iter(good.groupby(["metric", "split"])))  # thousands of look-ups, each in a few rows
         self.cells = rows[[*CELL, "status"]].drop_duplicates("key")
         self.samples = samples
 
@@ -194,19 +195,21 @@ class Cells:
         return found
 
     def _metric(self, term: Term, keys: pd.Series) -> pd.Series:
-        rows = self.rows
-        rows = rows[(rows["metric"] == term.metric) & (rows["split"] == term.split) & rows["key"].isin(keys)]
-        if rows.empty:
+        return self._rows(str(term.metric), term.split, keys)["value"]
+
+    def _rows(self, metric: str, split: str, keys: pd.Series) -> pd.DataFrame:
+        """Of one metric the rows of some cells; index: seed."""
+        rows = self.of_metric.get((metric, split))
+        rows = None if rows is None else rows[rows["key"].isin(keys)]
+        if rows is None or rows.empty:
             raise NoRecords
-        return rows.set_index("seed")["value"]
+        return rows.set_index("seed")
 
     def _paired_error(self, discordant: Discordant, split: str, keys: pd.Series) -> pd.Series:
         first, second = (
             self._metric(Term(metric=name, split=split), keys) for name in (discordant.first, discordant.second)
         )
-        rows = self.rows[(self.rows["metric"] == discordant.first) & self.rows["key"].isin(keys)]
-        n = rows[rows["split"] == split].set_index("seed")["n"].astype(float)
-        return paired_error(first, second, n)
+        return paired_error(first, second, self._rows(discordant.first, split, keys)["n"].astype(float))
 
     def _curve(self, term: Term, keys: pd.Series, at: pd.Series | None = None) -> pd.Series:
         fractions, curves = self._raw(keys, "curve/fraction"), self._raw(keys, str(term.curve))

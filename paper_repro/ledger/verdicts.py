@@ -6,7 +6,8 @@ A claim in several parts must hold in all of them, so to confirm one needs no co
 of m parts is enough to refute it, which where all m just hold is wrong in up to m times 2.5 %.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cache
 from math import isfinite, isnan
 from pathlib import Path
 from typing import Any, Literal
@@ -127,6 +128,10 @@ def decide(relation: Relation, low: float, high: float, value: float, tolerance:
 
 def judge(records: pd.DataFrame, entry: Entry, tier: str, samples: pd.DataFrame | None = None) -> Verdict:
     """The verdict on ``entry`` at ``tier``, from the frames of ``results.load`` and ``results.load_samples``."""
+    return judge_all(records, [entry], tier, samples)[0]
+
+
+def _judge(entry: Entry, tier: str, cells_of: Callable[[str, str], Cells]) -> Verdict:
     paper = entry.id.partition("/")[0]
     source = " ".join(filter(None, [f"{entry.source.paper}{entry.source.version or ''},", entry.source.where]))
     check = next((check for name, check in entry.checks.items() if name == tier), None)
@@ -139,8 +144,7 @@ def judge(records: pd.DataFrame, entry: Entry, tier: str, samples: pd.DataFrame 
         expected = "not found" if unknown else f"= {entry.value:g}" if entry.value is not None else "not judged"
         reason: Reason = "value_not_found" if unknown else "no_check_at_tier"
         return Verdict(**common, verdict="not run", reason=reason, expected=expected, unit=entry.unit)
-    frame = records[(records["paper"] == paper) & (records["tier"] == tier)]
-    cells = Cells(frame, samples, check.experiment)
+    cells = cells_of(paper, check.experiment)
     parts = [_judge_part(cells, check, part) for part in check.parts]
     outcome, reason = _combine(parts)
     # The part with the worst verdict decides; among equals the one whose interval is nearest to failing.
@@ -158,7 +162,12 @@ def judge_all(
     records: pd.DataFrame, entries: Iterable[Entry], tier: str, samples: pd.DataFrame | None = None
 ) -> list[Verdict]:
     """``judge`` for each entry, in the order of the ledger."""
-    return [judge(records, entry, tier, samples) for entry in entries]
+
+    @cache
+    def cells_of(paper: str, experiment: str) -> Cells:
+        return Cells(records[(records["paper"] == paper) & (records["tier"] == tier)], samples, experiment)
+
+    return [_judge(entry, tier, cells_of) for entry in entries]
 
 
 def listed(verdicts: Iterable[Verdict]) -> list[Verdict]:

@@ -5,6 +5,7 @@
 """
 
 import os
+from functools import cached_property
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,10 @@ class Session:
 
     def verdicts(self) -> list[Verdict]:
         """What the ledger's checks make of these results."""
+        return self._verdicts
+
+    @cached_property
+    def _verdicts(self) -> list[Verdict]:
         ledger = load_ledger(self.results.paper)
         return judge_all(self.results.metrics, ledger.entries, self.results.tier, self.results.samples)
 
